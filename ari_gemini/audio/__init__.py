@@ -1,0 +1,1 @@
+"""Sound, without a loop or a clock."""

@@ -1,0 +1,102 @@
+"""The provider seam: what every realtime model session offers and what it must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.realtime.events import Event
+
+Sensitivity = Literal["low", "high"]
+
+
+class ActivityDetection(BaseModel):
+    """When the provider decides that the caller begins and ends to speak. None leaves the provider's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_sensitivity: Sensitivity | None = None
+    end_sensitivity: Sensitivity | None = None
+    prefix_padding_ms: int | None = Field(default=None, ge=0, le=10_000)
+    """Speech that must be heard before its start is believed, ms."""
+    silence_duration_ms: int | None = Field(default=None, ge=0, le=60_000)
+    """Silence that must be heard before the end of speech is believed, ms."""
+    interruptions: bool = True
+    """False: the caller cannot interrupt the model."""
+    turn_coverage: Literal["only_activity", "all_input", "audio_activity_and_all_video"] | None = None
+
+
+class ContextCompression(BaseModel):
+    """Sliding-window compression of the model's context, in tokens; None leaves the provider's default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trigger_tokens: int | None = Field(default=None, gt=0)
+    target_tokens: int | None = Field(default=None, gt=0)
+
+
+class SessionSettings(BaseModel):
+    """One conversation, in no vendor's words. Templates are already filled in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voice: str | None = None
+    language: str | None = None
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    instructions: str = ""
+    activity_detection: ActivityDetection = ActivityDetection()
+    transcribe_caller: bool = True
+    transcribe_model: bool = True
+    resumption: bool = True
+    context_compression: ContextCompression | None = ContextCompression()
+    thinking: str | None = None
+    """Thinking level or budget, where the model takes one; refused at start where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What differs between providers and models, as data."""
+
+    input_format: AudioFormat
+    output_format: AudioFormat
+    resumption: bool = False
+    truncation: bool = False
+    """The provider wants to be told how much of an interrupted turn was heard."""
+    audio_during_tools: bool = True
+    """Audio may be sent while a tool call is open."""
+
+
+class RealtimeSession(Protocol):
+    """One conversation with a model, already set up.
+
+    ``receive`` and the senders may run in different tasks; each sender by one task at a time.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def send_audio(self, pcm: bytes) -> None:
+        """Send caller audio in ``capabilities.input_format``. Cancelling may leave a frame unsent, never half sent.
+
+        Raises SessionError when the session is over.
+        """
+
+    async def send_text(self, text: str) -> None:
+        """Send text as user input (greeting, nudge). Raises SessionError when the session is over."""
+
+    async def receive(self) -> Sequence[Event]:
+        """Wait for the next server message and return its events, possibly none.
+
+        Cancelling loses nothing. Raises SessionError (with its retry) when the session is over.
+        """
+
+    async def close(self) -> None:
+        """End the session. Idempotent; never raises; bounded in time."""
+
+
+OpenSession = Callable[[SessionSettings], Awaitable[RealtimeSession]]
+"""Connects and sets up a session. Raises SessionError; cancelling closes what was opened."""
