@@ -167,6 +167,8 @@ class Cause(Enum):
     """The model session ended in mid-call."""
     ARI_FAILED = "ari_failed"
     """Asterisk refused or did not answer a step of the set-up."""
+    UNKNOWN_CALL = "unknown_call"
+    """An AudioSocket connection names a UUID that no channel of Asterisk has."""
     NO_AGENT = "no_agent"
     """The dialplan names an agent that the configuration does not have."""
     OVERLOADED = "overloaded"

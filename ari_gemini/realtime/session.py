@@ -12,6 +12,7 @@ from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.realtime.events import Event
 
 Sensitivity = Literal["low", "high"]
+TurnCoverage = Literal["only_activity", "all_input", "audio_activity_and_all_video"]
 
 
 class ActivityDetection(BaseModel):
@@ -27,7 +28,7 @@ class ActivityDetection(BaseModel):
     """Silence that must be heard before the end of speech is believed, ms."""
     interruptions: bool = True
     """False: the caller cannot interrupt the model."""
-    turn_coverage: Literal["only_activity", "all_input", "audio_activity_and_all_video"] | None = None
+    turn_coverage: TurnCoverage | None = None
 
 
 class ContextCompression(BaseModel):
@@ -86,7 +87,10 @@ class RealtimeSession(Protocol):
         """
 
     async def send_text(self, text: str) -> None:
-        """Send text as user input (greeting, nudge). Raises SessionError when the session is over."""
+        """Send text as user input. Raises SessionError when the session is over."""
+
+    async def greet(self, instruction: str) -> None:
+        """Make the model speak first, told how by ``instruction``. Raises SessionError when the session is over."""
 
     async def receive(self) -> Sequence[Event]:
         """Wait for the next server message and return its events, possibly none.

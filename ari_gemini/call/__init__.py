@@ -1,0 +1,1 @@
+"""One phone call, from ring to hangup."""

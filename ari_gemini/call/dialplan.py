@@ -1,0 +1,95 @@
+"""Way B: the ``AudioSocket()`` dialplan application. The connection comes first; its channel is found by UUID."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from ari_gemini.ari.channel import Channel, find_audiosocket_channel
+from ari_gemini.ari.client import AriClient
+from ari_gemini.ari.events import ChannelInfo
+from ari_gemini.audiosocket.connection import Connection, MediaEnd
+from ari_gemini.call.call import MEDIA_FAULTS, Identity
+from ari_gemini.errors import AriError, CallEnded, Cause
+
+AGENT_VARIABLE = "ARI_GEMINI_AGENT"
+"""Channel variable that names the agent; the dialplan sets it before ``AudioSocket()``."""
+
+CALLER_HUNG_UP = 0x01
+"""AudioSocket error code "hangup of the calling party" (Asterisk, ``apps/app_audiosocket.c``)."""
+
+DEFAULT_AGENT = "default"
+
+LOOKUP_PAUSES = (0.05, 0.15, 0.3)
+"""Asterisk publishes which application a channel is in beside running it: who asks at once may ask too early, s."""
+
+
+class DialplanLeg:
+    """One caller in ``AudioSocket()``. Without an ARI client nothing is known of him but his UUID."""
+
+    def __init__(self, connection: Connection, client: AriClient | None, *, verify: bool) -> None:
+        self.id = str(connection.uuid)
+        self._connection = connection
+        self._client = client
+        self._verify = verify
+        self._channel: Channel | None = None
+
+    async def identify(self) -> Identity:
+        """Find the channel and read its agent.
+
+        Raises CallEnded(UNKNOWN_CALL) when verification is on and no channel has this UUID, AriError when Asterisk
+        cannot be asked; without verification both mean the default agent.
+        """
+        try:
+            info = await self._find(self._connection.uuid)
+        except AriError:
+            if self._verify:
+                raise
+            info = None
+        if info is None or self._client is None:
+            if self._verify:
+                raise CallEnded(Cause.UNKNOWN_CALL, "no channel is in AudioSocket() with this UUID")
+            return Identity(DEFAULT_AGENT)
+        self._channel = Channel(self._client, info.id)
+        agent = await self._channel.get_variable(AGENT_VARIABLE)
+        return Identity(agent or DEFAULT_AGENT, info.caller_number, info.caller_name, info.called_number)
+
+    async def variables(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Read the channel variables side by side; none when the channel is unknown."""
+        channel = self._channel
+        if channel is None:
+            return {}
+        values = await asyncio.gather(*(channel.get_variable(name) for name in names))
+        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    async def open_media(self) -> Connection:
+        """The connection is what the call began with."""
+        return self._connection
+
+    async def join(self) -> None:
+        """The dialplan has answered and connected already."""
+
+    async def release(self, ended: CallEnded) -> None:
+        """A hangup message makes the dialplan go on with the priority after ``AudioSocket()``."""
+        if ended.cause is not Cause.CALLER_HANGUP:
+            self._connection.hangup()
+
+    def media_ended(self, end: MediaEnd) -> CallEnded:
+        """Here the connection is the call.
+
+        A reset is a hangup too: closing a socket with our last silence still unread in it sends one (RFC 1122,
+        section 4.2.2.13).
+        """
+        fault = end.reason in MEDIA_FAULTS and end.code != CALLER_HUNG_UP
+        return CallEnded(Cause.MEDIA_ERROR if fault else Cause.CALLER_HANGUP, str(end))
+
+    async def _find(self, uuid: UUID) -> ChannelInfo | None:
+        if self._client is None:
+            return None
+        for pause in (*LOOKUP_PAUSES, None):
+            found = find_audiosocket_channel(await self._client.channels(), uuid)
+            if found is not None or pause is None or not self._verify:
+                return found
+            await asyncio.sleep(pause)
+        return None

@@ -1,0 +1,61 @@
+"""Calls in progress, and the place where a call and its AudioSocket meet by UUID."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+from uuid import UUID
+
+from ari_gemini.audiosocket.connection import Connection
+from ari_gemini.errors import CallEnded, Cause
+
+
+class Listed(Protocol):
+    """What the registry needs to know of a call."""
+
+    @property
+    def id(self) -> str: ...
+
+    def end(self, cause: Cause, detail: str = "") -> None: ...
+
+
+class Registry:
+    """Who is on the phone. One per process; used from its event loop only."""
+
+    def __init__(self, max_calls: int) -> None:
+        self.max_calls = max_calls
+        self.calls: dict[str, Listed] = {}
+        self._expected: dict[UUID, Callable[[Connection], None]] = {}
+
+    @contextmanager
+    def admit(self, call: Listed) -> Iterator[None]:
+        """Keep ``call`` listed while the block runs. Raises CallEnded(OVERLOADED) when ``max_calls`` are up."""
+        if len(self.calls) >= self.max_calls:
+            raise CallEnded(Cause.OVERLOADED, f"{self.max_calls} calls are up")
+        self.calls[call.id] = call
+        try:
+            yield
+        finally:
+            del self.calls[call.id]
+
+    @contextmanager
+    def expect(self, uuid: UUID, arrived: Callable[[Connection], None]) -> Iterator[None]:
+        """While the block runs, ``arrived`` gets the connection that names ``uuid``, once.
+
+        Enter it before Asterisk is asked to dial. A callback and not a future: between a future's result and the
+        task that awaits it there is a gap in which a cancelled call would forget to close the connection.
+        """
+        self._expected[uuid] = arrived
+        try:
+            yield
+        finally:
+            self._expected.pop(uuid, None)
+
+    def deliver(self, connection: Connection) -> bool:
+        """Hand an identified connection to the call that expects its UUID. False: nobody does."""
+        arrived = self._expected.pop(connection.uuid, None)
+        if arrived is None:
+            return False
+        arrived(connection)
+        return True

@@ -1,0 +1,97 @@
+"""Caller → model: frames come in from AudioSocket, go through the resampler and out to the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from ari_gemini.audio.pcm import SAMPLE_BYTES, AudioFormat
+from ari_gemini.audio.resample import Resampler
+from ari_gemini.audio.vad import SpeechEdges
+from ari_gemini.realtime.session import RealtimeSession
+from ari_gemini.telemetry.timeline import Timeline
+
+BACKLOG_MS = 2000
+"""Two seconds wait for a session that cannot take them: enough for its set-up after an immediate answer and for a
+network hiccup. What is older is no longer worth an answer, so the oldest goes first."""
+
+BATCH_FRAMES = 10
+"""A backlog leaves in messages of at most 200 ms, so that one call's catching up never holds the loop for long."""
+
+
+class Uplink:
+    """One call's caller audio. ``audio`` is called by the media connection and never waits."""
+
+    def __init__(self, timeline: Timeline, clock: Callable[[], float]) -> None:
+        self.dropped = 0
+        """Frames thrown away because the session did not take them."""
+        self.frames = 0
+        self._timeline = timeline
+        self._clock = clock
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._limit = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._format: AudioFormat | None = None
+        self._edges: SpeechEdges | None = None
+
+    def audio(self, pcm: bytes, rate: int) -> None:
+        """Take one message's audio at ``rate`` Hz."""
+        if self._format is None or self._format.rate != rate:
+            self._begin(AudioFormat(rate))
+        self.frames += 1
+        queue = self._queue
+        queue.append(pcm)
+        self._queued += len(pcm)
+        while self._queued > self._limit:
+            self._queued -= len(queue.popleft())
+            self.dropped += 1
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        self._watch_speech(pcm)
+
+    async def run(self, session: RealtimeSession) -> None:
+        """Send until cancelled; raises SessionError when the session ends. Cancelling loses what is queued."""
+        target = session.capabilities.input_format
+        resampler: Resampler | None = None
+        loop = asyncio.get_running_loop()
+        queue = self._queue
+        while True:
+            while not queue:
+                self._waiter = loop.create_future()
+                await self._waiter
+            source = self._format
+            assert source is not None, "audio() sets the format before it queues"
+            if resampler is None or resampler.source != source:
+                resampler = Resampler(source, target)
+            await session.send_audio(resampler.process(self._take()))
+
+    def _take(self) -> bytes:
+        queue = self._queue
+        if len(queue) == 1:
+            pcm = queue.popleft()
+        else:
+            pcm = b"".join([queue.popleft() for _ in range(min(len(queue), BATCH_FRAMES))])
+        self._queued -= len(pcm)
+        return pcm
+
+    def _begin(self, fmt: AudioFormat) -> None:
+        # what is queued has another rate and would be sped up or slowed down
+        self.dropped += len(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        self._limit = fmt.rate * SAMPLE_BYTES * BACKLOG_MS // 1000
+        self._format = fmt
+        self._edges = SpeechEdges(fmt)
+
+    def _watch_speech(self, pcm: bytes) -> None:
+        assert self._edges is not None
+        edge = self._edges.feed(pcm, self._clock())
+        if edge is None:
+            return
+        if edge.speaking:
+            self._timeline.caller_started()
+        else:
+            self._timeline.caller_stopped(edge.at)

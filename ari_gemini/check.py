@@ -1,0 +1,225 @@
+"""``ari-gemini check``: what stands between a caller and the model, asked one by one, answered in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from uuid import uuid4
+
+from ari_gemini.ari.channel import Channel
+from ari_gemini.ari.client import AriClient
+from ari_gemini.ari.settings import AriSettings
+from ari_gemini.audiosocket.connection import Connection
+from ari_gemini.audiosocket.server import AudioSocketServer, AudioSocketSettings
+from ari_gemini.call.stasis import MEDIA_PREFIX
+from ari_gemini.config import Config
+from ari_gemini.errors import (
+    AriDenied,
+    AriError,
+    AriNotFound,
+    AriRejected,
+    AriUnavailable,
+    ConfigError,
+    KeyRefused,
+    ModelRefused,
+    QuotaExceeded,
+    SessionError,
+    SessionRefused,
+)
+from ari_gemini.gemini.session import open_session
+
+MODULES = (
+    "res_ari.so",
+    "res_ari_applications.so",
+    "res_ari_asterisk.so",
+    "res_ari_bridges.so",
+    "res_ari_channels.so",
+    "res_ari_events.so",
+    "res_stasis.so",
+    "app_stasis.so",
+    "bridge_simple.so",
+    "bridge_softmix.so",
+    "res_audiosocket.so",
+    "chan_audiosocket.so",
+    "app_audiosocket.so",
+)
+"""What ways A and B load in Asterisk (measured on 22.10.1 with ``autoload=no``)."""
+
+REACH_SECONDS = 5.0
+"""Asterisk gives a dialled AudioSocket 2 s (``res_audiosocket.c``, MAX_CONNECT_TIMEOUT_MSEC); the rest is margin."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """Prints each finding as it is made and remembers whether all was well."""
+
+    say: Say
+    well: bool = True
+
+    def good(self, what: str) -> None:
+        self.say(f"ok    {what}")
+
+    def note(self, what: str) -> None:
+        self.say(f"note  {what}")
+
+    def bad(self, what: str, advice: str) -> None:
+        self.well = False
+        self.say(f"FAIL  {what}")
+        self.say(f"      {advice}")
+
+
+async def check(config: Config, *, before_start: bool = False, say: Say = print) -> bool:
+    """Ask everything; True when nothing is wrong. Opens connections, places no call, leaves nothing behind."""
+    report = Report(say)
+    report.good("the configuration can be read")
+    if config.ari is None:
+        report.note("no [ari] section: only the AudioSocket() application is served, and callers are not verified")
+    else:
+        await _asterisk(report, config, config.ari, before_start=before_start)
+    await _gemini(report, config)
+    say("all is well" if report.well else "something is wrong, see FAIL above")
+    return report.well
+
+
+async def _asterisk(report: Report, config: Config, settings: AriSettings, *, before_start: bool) -> None:
+    client = AriClient(settings.model_copy(update={"app": f"{settings.app}-check-{os.getpid()}"}))
+    try:
+        await client.open()
+        info = await client.asterisk_info()
+    except AriDenied:
+        await client.close()
+        report.bad(
+            f"Asterisk at {settings.url} refuses user {settings.username!r}",
+            f"the section [{settings.username}] of ari.conf and ARI_PASSWORD must hold the same password",
+        )
+        return
+    except AriError as error:
+        await client.close()
+        report.bad(
+            f"no ARI at {settings.url}: {error}",
+            "is Asterisk running, enabled = yes in http.conf and ari.conf, bindaddr and port as in ari.url?",
+        )
+        return
+    report.good(f"Asterisk {info.version} answers at {settings.url}, user {settings.username!r} may enter")
+    try:
+        await _modules(report, client)
+        await _application(report, client, settings.app, before_start=before_start)
+        async with _events(client):
+            await _media(report, client, config.audiosocket)
+    except AriError as error:
+        report.bad(f"Asterisk failed in the middle of the check: {error}", "see Asterisk's own log")
+    finally:
+        await client.close()
+
+
+async def _modules(report: Report, client: AriClient) -> None:
+    running = {name for name, status in (await client.modules()).items() if status == "Running"}
+    missing = [name for name in MODULES if name not in running]
+    if missing:
+        report.bad(
+            f"modules not running in Asterisk: {', '.join(missing)}", "load them in modules.conf (asterisk/ has one)"
+        )
+    else:
+        report.good(f"all {len(MODULES)} modules that are needed run")
+
+
+async def _application(report: Report, client: AriClient, app: str, *, before_start: bool) -> None:
+    try:
+        await client.application(app)
+    except AriNotFound:
+        if before_start:
+            report.note(f"nobody is connected for Stasis({app}) yet")
+        else:
+            report.bad(f"nobody is connected for Stasis({app})", "start `ari-gemini serve`, or look at its log")
+    else:
+        report.good(f"the service is connected for Stasis({app})")
+
+
+@asynccontextmanager
+async def _events(client: AriClient) -> AsyncIterator[None]:
+    """An application of our own, which a media channel needs to enter; the service's own stays with the service."""
+    running = asyncio.create_task(client.run())
+    try:
+        async with asyncio.timeout(REACH_SECONDS):
+            await client.wait_connected()
+        yield
+    except TimeoutError:
+        raise AriUnavailable("the event connection does not come up") from None
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def _media(report: Report, client: AriClient, settings: AudioSocketSettings) -> None:
+    """Let Asterisk dial the advertised address: the service listens there, or, when it does not run, we do."""
+    uuid, channel = uuid4(), Channel(client, f"{MEDIA_PREFIX}check-{uuid4()}")
+    arrived = asyncio.Event()
+
+    def identified(connection: Connection) -> None:
+        if connection.uuid == uuid:
+            arrived.set()
+        connection.refuse("a check")
+
+    server = AudioSocketServer(settings, identified)
+    ours = True
+    try:
+        await server.start()
+    except ConfigError:
+        ours = False
+    advertised = server.advertised if ours else settings.advertise_address
+    try:
+        await client.external_media(
+            channel_id=channel.id, app=client.settings.app, external_host=str(advertised), data=uuid
+        )
+        if ours:
+            async with asyncio.timeout(REACH_SECONDS):
+                await arrived.wait()
+    except AriRejected as error:
+        report.bad(
+            f"Asterisk cannot connect to audiosocket.advertise {advertised}: {error}",
+            "the address must be the service's as Asterisk sees it, and no firewall may stand between",
+        )
+    except TimeoutError:
+        report.bad(
+            f"Asterisk connected to {advertised}, but not to us",
+            "somebody else listens at audiosocket.advertise, or allow_from keeps Asterisk out",
+        )
+    else:
+        report.good(f"Asterisk reaches {advertised} for AudioSocket")
+    finally:
+        await channel.hangup()
+        await server.close()
+
+
+async def _gemini(report: Report, config: Config) -> None:
+    """Open a session as each agent would and close it again: key, model and every field of the setup are tried."""
+    for name, agent in config.agents.items():
+        who = f"agent {name!r} on {config.gemini.model}"
+        try:
+            session = await open_session(config.gemini, agent.session_settings({}))
+        except SessionError as error:
+            report.bad(f"{who}: {error}", _advice(error))
+        else:
+            await session.close()
+            report.good(f"{who}: Gemini accepts key, model and setup")
+
+
+def _advice(error: SessionError) -> str:
+    """The first fitting row of ADVICE."""
+    return next(advice for kind, advice in ADVICE if isinstance(error, kind))
+
+
+ADVICE: tuple[tuple[type[SessionError], str], ...] = (
+    (KeyRefused, "make a key in Google AI Studio and give it as GEMINI_API_KEY or gemini.api_key_file"),
+    (ModelRefused, "gemini.model must be a Live model that this key may use"),
+    (SessionRefused, "one of the agent's settings is not for this model"),
+    (QuotaExceeded, "the key's quota is used up: wait, or raise it"),
+    (SessionError, "can this machine reach gemini.base_url, through its firewall and proxy?"),
+)
+"""What to do about each kind of refusal, the most special first."""

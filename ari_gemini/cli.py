@@ -1,0 +1,166 @@
+"""The command line: arguments in, exit code out. 0 went well, 1 something is wrong, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from ari_gemini import __version__
+from ari_gemini.errors import AriGeminiError, ConfigError
+from ari_gemini.telemetry import logs
+
+OK, WRONG, USAGE = 0, 1, 2
+
+T = TypeVar("T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"ari-gemini: {line}", file=sys.stderr)
+        return USAGE
+    except AriGeminiError as error:
+        print(f"ari-gemini: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ari-gemini", description="Asterisk calls answered by Google Gemini Live.")
+    parser.add_argument("--version", action="version", version=f"ari-gemini {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer calls until SIGTERM")
+    _add_config(serve)
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="say what is wrong between here, Asterisk and Gemini")
+    _add_config(check)
+    check.add_argument(
+        "--before-start", action="store_true", help="the service is not running yet, and that is not a fault"
+    )
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser("demo", help="one whole call on this machine: no Asterisk, no key needed")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="where the recording goes (demo-out)")
+    demo.set_defaults(run=_demo)
+
+    _add_simulators(commands.add_parser("simulate", help="stand-ins for the outside world"))
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; without it the environment and defaults are all"
+    )
+
+
+def _add_simulators(simulate: argparse.ArgumentParser) -> None:
+    kinds = simulate.add_subparsers(required=True, metavar="WHAT")
+
+    gemini = kinds.add_parser("gemini", help="a Gemini Live server that plays scenarios")
+    gemini.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT")
+    gemini.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve wss with this certificate")
+    gemini.add_argument("--tls-key", type=Path, metavar="FILE")
+    gemini.add_argument("--scenario", default="two_turns", metavar="NAME", help='"list" names them all')
+    gemini.set_defaults(run=_simulate_gemini)
+
+    asterisk = kinds.add_parser("asterisk", help="an ARI that rings the service as Asterisk would")
+    asterisk.add_argument("--listen", default="127.0.0.1:8088", metavar="HOST:PORT")
+    asterisk.add_argument("--username", default="gemini")
+    asterisk.add_argument("--app", default="ari-gemini")
+    asterisk.add_argument("--agent", default="default")
+    asterisk.add_argument("--calls", type=int, default=0, metavar="N", help="stop after N calls (0: never)")
+    asterisk.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="pause between calls")
+    asterisk.set_defaults(run=_simulate_asterisk)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from ari_gemini.app import Service
+    from ari_gemini.config import load_config
+
+    config = load_config(arguments.config, os.environ)
+    logs.configure(config.log.level, config.log.format)
+
+    async def serve() -> None:
+        service = Service(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stop)
+        await service.run()
+
+    _run(serve())
+    return OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from ari_gemini.check import check
+    from ari_gemini.config import load_config
+
+    config = load_config(arguments.config, os.environ)
+    logs.configure("error")
+    well = _run(check(config, before_start=arguments.before_start))
+    return OK if well else WRONG
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from ari_gemini.demo import demo
+
+    logs.configure("error")
+    return OK if _run(demo(arguments.out, os.environ)) else WRONG
+
+
+def _simulate_gemini(arguments: argparse.Namespace) -> int:
+    from ari_gemini.simulator import gemini_live
+
+    if arguments.scenario == "list":
+        print("\n".join(gemini_live.list_scenarios()))
+        return OK
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together")
+    logs.configure("info")
+    _run(gemini_live.serve(arguments.listen, arguments.tls_cert, arguments.tls_key, arguments.scenario))
+    return OK
+
+
+def _simulate_asterisk(arguments: argparse.Namespace) -> int:
+    from ari_gemini.simulator import asterisk
+
+    password = os.environ.get("ARI_PASSWORD", "")
+    if not password:
+        raise ConfigError("environment ARI_PASSWORD: missing; the service must be given the same one")
+    logs.configure("info")
+    _run(
+        asterisk.serve(
+            arguments.listen,
+            username=arguments.username,
+            password=password,
+            app=arguments.app,
+            agent=arguments.agent,
+            calls=arguments.calls,
+            interval=arguments.interval,
+        )
+    )
+    return OK
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return uvloop.run(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Configuration: one TOML file, the environment on top, secrets from files; read once, before anything is opened.
+
+Each room declares its own frozen settings; only this module knows them all. A mistake becomes a ConfigError with one
+line per mistake, each naming where it stands (file or environment variable) and which key it is. No line ever holds
+a value, because the value may be a secret.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from ari_gemini.ari.settings import AriSettings
+from ari_gemini.audiosocket.server import AudioSocketSettings
+from ari_gemini.call.agent import Agent
+from ari_gemini.call.call import CallSettings
+from ari_gemini.call.dialplan import DEFAULT_AGENT
+from ari_gemini.errors import ConfigError, SessionRefused
+from ari_gemini.gemini.setup_message import encode_setup
+from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.telemetry.logs import Format, Level
+
+ENV_PREFIX = "ARI_GEMINI__"
+ENV_DELIMITER = "__"
+
+MAX_SECRET_BYTES = 4096
+"""A longer secret file is not a secret but a mistake."""
+
+
+class Secret(NamedTuple):
+    """Where one secret may come from, the strongest first: ``env``, the file that ``env``_FILE names, then the TOML
+    file's ``key`` or the file that its ``key``_file names."""
+
+    section: str
+    key: str
+    env: str
+
+
+SECRETS = (Secret("gemini", "api_key", "GEMINI_API_KEY"), Secret("ari", "password", "ARI_PASSWORD"))
+
+
+class LogSettings(BaseModel):
+    """``[log]``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level: Level = "info"
+    format: Format = "console"
+
+
+class Config(BaseSettings):
+    """Everything an operator can say. ``load_config`` builds it; nothing is read from the environment here."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        hide_input_in_errors=True,
+    )
+
+    ari: AriSettings | None = None
+    audiosocket: AudioSocketSettings = AudioSocketSettings()
+    gemini: GeminiSettings = GeminiSettings()
+    calls: CallSettings = CallSettings()
+    agents: dict[str, Agent] = Field(default_factory=lambda: {DEFAULT_AGENT: Agent()})
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load_config merges the sources itself, so that it can say where a mistake stands
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.ari is None and self.audiosocket.verify == "ari":
+            raise ValueError('audiosocket.verify: "ari" needs an [ari] section; without Asterisk control say "none"')
+        if DEFAULT_AGENT not in self.agents:
+            raise ValueError(f"agents.{DEFAULT_AGENT}: missing; it answers callers for whom nobody is named")
+        if self.gemini.api_key is None:
+            raise ValueError("gemini.api_key: missing; set GEMINI_API_KEY or gemini.api_key_file")
+        if self.ari is not None and self.ari.password is None:
+            raise ValueError("ari.password: missing; set ARI_PASSWORD or ari.password_file")
+        for name, agent in self.agents.items():
+            try:
+                encode_setup(self.gemini, agent.session_settings({}))
+            except SessionRefused as refused:
+                raise ValueError(f"agents.{name}: {refused}") from None
+        return self
+
+
+class _Environment(EnvSettingsSource):
+    """The ARI_GEMINI__SECTION__KEY variables of a given environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {name.lower(): value for name, value in environ.items()}
+        super().__init__(Config, case_sensitive=False)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._environ
+
+
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read, merge and check everything. ``path`` None: environment and defaults only.
+
+    Raises ConfigError, one line per mistake.
+    """
+    where = str(path) if path is not None else "(no file)"
+    raw = _read_toml(path) if path is not None else {}
+    try:
+        raw = _merged(raw, _Environment(environ)())
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+    _forbid_unknown_sections(environ)
+    for secret in SECRETS:
+        _take_secret(raw, secret, where, environ)
+    try:
+        return Config(**raw)
+    except ValidationError as error:
+        lines = [_line(details, where, environ) for details in error.errors(include_url=False, include_input=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _forbid_unknown_sections(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        section = name.upper().removeprefix(ENV_PREFIX).split(ENV_DELIMITER)[0].lower()
+        if name.upper().startswith(ENV_PREFIX) and section not in Config.model_fields:
+            raise ConfigError(f"environment {name}: there is no section [{section}]")
+
+
+def _take_secret(raw: dict[str, Any], secret: Secret, where: str, environ: Mapping[str, str]) -> None:
+    """Put the secret where its settings expect it, and drop the key that named a file."""
+    section = raw.get(secret.section)
+    if section is None and secret.section == "ari":
+        return  # a password alone does not ask for Asterisk control
+    if section is None:
+        section = raw.setdefault(secret.section, {})
+    if not isinstance(section, dict):
+        return  # the validation says so
+    file_key = f"{secret.key}_file"
+    named = section.pop(file_key, None)
+    if secret.env in environ:
+        section[secret.key] = environ[secret.env]
+    elif f"{secret.env}_FILE" in environ:
+        section[secret.key] = _secret_file(environ[f"{secret.env}_FILE"], f"environment {secret.env}_FILE")
+    elif named is not None and secret.key not in section:
+        section[secret.key] = _secret_file(named, f"{where}: {secret.section}.{file_key}")
+    if section.get(secret.key) == "":
+        del section[secret.key]
+
+
+def _secret_file(name: object, where: str) -> str:
+    try:
+        with Path(str(name)).open(encoding="utf-8") as file:
+            text = file.read(MAX_SECRET_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: the secret cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+    if len(text) > MAX_SECRET_BYTES:
+        raise ConfigError(f"{where}: a secret of more than {MAX_SECRET_BYTES} bytes")
+    if not text.strip():
+        raise ConfigError(f"{where}: the file is empty")
+    return text.strip()
+
+
+def _line(details: ErrorDetails, where: str, environ: Mapping[str, str]) -> str:
+    loc = [str(part) for part in details["loc"]]
+    upper = {name.upper() for name in environ}
+    place = next((f"environment {name}" for name in _variables(loc) if name in upper), where)
+    message = "unknown key" if details["type"] == "extra_forbidden" else details["msg"].removeprefix("Value error, ")
+    return f"{place}: {'.'.join(loc)}: {message}" if loc else f"{place}: {message}"
+
+
+def _variables(loc: list[str]) -> Iterator[str]:
+    """The environment variables that may have set the key at ``loc``, the longest name first."""
+    for length in range(len(loc), 0, -1):
+        yield ENV_PREFIX + ENV_DELIMITER.join(loc[:length]).upper()

@@ -1,0 +1,122 @@
+"""Functions the model may call: how they are declared and answered, and their schema in Gemini's dialect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ari_gemini.errors import SetupRefused
+
+Scheduling = Literal["silent", "when_idle", "interrupt"]
+"""When the model takes note of a result: never aloud, when it has finished speaking, or at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDeclaration:
+    """A function offered to the model. ``parameters`` is JSON Schema of an object, or None for no parameters.
+
+    ``blocking`` says whether the model waits for the result; None leaves it to the model.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] | None = None
+    blocking: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionResult:
+    """The answer to one FunctionCall: its ``id`` and ``name``, and what the function gave back.
+
+    ``response`` holds JSON: by convention ``{"output": ...}`` or ``{"error": ...}``, else the output itself.
+    ``scheduling`` is left out where the model does not know it.
+    """
+
+    id: str
+    name: str
+    response: Mapping[str, Any]
+    scheduling: Scheduling | None = None
+
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+"""FunctionDeclaration.name (ai.google.dev/api/caching#FunctionDeclaration)."""
+
+_COPIED = frozenset(
+    [
+        *("title", "description", "nullable", "minItems", "maxItems", "minProperties", "maxProperties"),
+        *("minLength", "maxLength", "minimum", "maximum", "pattern", "default", "required"),
+        "propertyOrdering",
+    ]
+)
+"""Keywords that mean the same in JSON Schema and in Gemini's Schema (ai.google.dev/api/caching#Schema)."""
+_STRUCTURAL = frozenset(
+    [
+        *("$ref", "$dynamicRef", "allOf", "not", "if", "then", "else"),
+        *("patternProperties", "prefixItems", "dependentSchemas"),
+    ]
+)
+"""Keywords without a counterpart, whose loss would make it another function than the one meant."""
+_FORMATS = frozenset(["enum", "date-time", "int32", "int64", "float", "double"])
+"""Values of ``format`` that the service takes; any other is refused."""
+_MAX_DEPTH = 32
+"""Deeper schemas are a mistake (a loop), not a function a model could call."""
+
+
+def to_gemini_schema(schema: Mapping[str, Any], where: str, depth: int = 0) -> dict[str, Any]:
+    """Translate JSON Schema into the OpenAPI subset that Gemini calls Schema.
+
+    Constraints that Gemini does not know are left out: whoever runs the function checks its arguments
+    anyway. Raises SetupRefused, naming ``where``, when the structure itself cannot be said.
+    """
+    refused = sorted(_STRUCTURAL.intersection(schema))
+    if refused:
+        raise SetupRefused(f"{where}: {refused[0]} cannot be said in a Gemini function declaration")
+    if depth > _MAX_DEPTH:
+        raise SetupRefused(f"{where}: nested deeper than {_MAX_DEPTH}")
+    result: dict[str, Any] = _type(schema, where)
+    result.update({key: schema[key] for key in _COPIED.intersection(schema)})
+    result.update(_children(schema, where, depth))
+    choices = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(choices, (list, tuple)) and choices and all(isinstance(choice, str) for choice in choices):
+        result["enum"] = list(choices)
+    if schema.get("format") in _FORMATS:
+        result["format"] = schema["format"]
+    return result
+
+
+def _type(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
+    kinds = schema.get("type")
+    if kinds is None:
+        return {}
+    if isinstance(kinds, str):
+        kinds = [kinds]
+    named = [kind for kind in kinds if kind != "null"]
+    if len(named) != 1:
+        raise SetupRefused(f"{where}: a Gemini function parameter has exactly one type, not {kinds}")
+    return {"type": str(named[0]).upper()} | ({"nullable": True} if len(kinds) > 1 else {})
+
+
+def _children(schema: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
+    children: dict[str, Any] = {}
+    properties = schema.get("properties")
+    if properties:  # an empty map is refused by the service
+        children["properties"] = {
+            name: to_gemini_schema(sub, f"{where}.{name}", depth + 1) for name, sub in properties.items()
+        }
+    if isinstance(schema.get("items"), Mapping):
+        children["items"] = to_gemini_schema(schema["items"], f"{where}[]", depth + 1)
+    variants = schema.get("anyOf") or schema.get("oneOf")
+    if variants:
+        children.update(_variants(variants, where, depth))
+    return children
+
+
+def _variants(variants: list[Mapping[str, Any]], where: str, depth: int) -> dict[str, Any]:
+    """``anyOf`` without its null branch, which Gemini writes as ``nullable``."""
+    real = [variant for variant in variants if variant.get("type") != "null"]
+    nullable = {"nullable": True} if len(real) < len(variants) else {}
+    if len(real) == 1:
+        return to_gemini_schema(real[0], where, depth + 1) | nullable
+    return {"anyOf": [to_gemini_schema(variant, where, depth + 1) for variant in real]} | nullable

@@ -1,0 +1,282 @@
+"""One Gemini Live session: the WebSocket after it was opened, from the setup to the close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.errors import MalformedMessage, SessionDropped, SessionError, SessionUnavailable
+from ari_gemini.gemini import protocol
+from ari_gemini.gemini.closes import close_error, one_line
+from ari_gemini.gemini.decoder import Counts, Decoder
+from ari_gemini.gemini.dial import CLOSE_TIMEOUT, dial
+from ari_gemini.gemini.functions import FunctionDeclaration, FunctionResult
+from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.setup_message import encode_setup
+from ari_gemini.gemini.trail import Trail
+from ari_gemini.gemini.values import DEFAULT_RATE
+from ari_gemini.realtime.events import AudioDelta, Event
+from ari_gemini.realtime.session import Capabilities, RealtimeSession, SessionSettings
+
+_MAX_EARLY = 64
+"""Events that may come before the setup is confirmed; the service sends none, so more is no Live API."""
+_PROTOCOL_CODES = {1002, 1007, 1009}
+"""Close codes by which our own WebSocket layer says that the peer broke the protocol (RFC 6455, 7.4.1)."""
+_NO_CLOSE_FRAME = 1006
+
+log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+
+async def open_session(
+    settings: GeminiSettings,
+    session: SessionSettings,
+    *,
+    handle: str | None = None,
+    tools: Sequence[FunctionDeclaration] = (),
+) -> GeminiSession:
+    """Connect, send the setup, and wait until the service has confirmed it; nothing else is sent before.
+
+    ``handle`` resumes the session that it came from. Takes at most ``connect_timeout`` and ``setup_timeout``
+    together. Raises SessionError, SetupRefused before anything is opened when the settings cannot work with
+    the model. Cancelling closes the socket.
+    """
+    setup = encode_setup(settings, session, handle, tools)
+    opened = GeminiSession(await dial(settings), settings, handle)
+    try:
+        await opened._set_up(setup)
+    except BaseException:  # whatever it is, cancelling included: no socket is left behind, and it goes on
+        opened._abort()
+        raise
+    return opened
+
+
+class GeminiSession(RealtimeSession):
+    """A conversation with Gemini Live. Made by ``open_session``.
+
+    Senders and ``receive`` may run in different tasks. When the connection is gone, each of them raises the
+    SessionError that says why. The session never reconnects: ``handle`` is what a next one resumes with.
+    """
+
+    def __init__(self, websocket: ClientConnection, settings: GeminiSettings, handle: str | None) -> None:
+        family = settings.family
+        override = settings.audio_during_tools
+        self._capabilities = Capabilities(
+            input_format=AudioFormat(settings.input_rate),
+            output_format=AudioFormat(DEFAULT_RATE),
+            resumption=True,
+            audio_during_tools=family.audio_during_tools if override is None else override,
+        )
+        self._websocket = websocket
+        self._settings = settings
+        self._family = family
+        self._resumed = handle is not None
+        self._decoder = Decoder(handle)
+        self._audio_prefix = protocol.audio_prefix(settings.input_rate)
+        self._early: list[Event] = []
+        self._trail = Trail()
+        self._now = asyncio.get_running_loop().time
+        self._keepalive: asyncio.Task[None] | None = None
+        self._heard = True
+        self._lost = False
+        self._closing = False
+        self._told = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this session takes and gives."""
+        return self._capabilities
+
+    @property
+    def handle(self) -> str | None:
+        """The newest handle that a later session can resume from, also after this one has ended."""
+        return self._decoder.handle
+
+    @property
+    def counts(self) -> Counts:
+        """What came in and what of it was of no use; the object lives on with the session."""
+        return self._decoder.counts
+
+    async def send_audio(self, pcm: bytes) -> None:
+        """Send caller audio, 16-bit little-endian mono at ``settings.input_rate``.
+
+        Waits while the socket does not take it. Cancelling leaves a message either sent or unsent, never
+        half sent. Raises SessionError when the session is over.
+        """
+        self._trail.audio_sent += 1
+        await self._send(protocol.encode_audio(self._audio_prefix, pcm))
+
+    async def send_audio_end(self) -> None:
+        """Say that the caller's audio pauses, so that the turn can end without silence being sent.
+
+        Cancelling and errors as in ``send_audio``; so with all senders.
+        """
+        await self._send_noted("audioStreamEnd", protocol.AUDIO_STREAM_END)
+
+    async def send_text(self, text: str) -> None:
+        """Send text as user input; the model answers it."""
+        await self._send_noted("text", protocol.encode_text(text))
+
+    async def greet(self, instruction: str) -> None:
+        """Have the model speak first, as ``instruction`` says, the way ``settings.greeting_via`` names."""
+        via = self._settings.greeting_via or self._family.greeting
+        if via == "text":
+            await self._send_noted("greeting", protocol.encode_text(instruction))
+        else:
+            await self._send_noted("greeting", protocol.encode_client_content(instruction))
+
+    async def send_tool_results(self, results: Sequence[FunctionResult]) -> None:
+        """Answer function calls, in one message. Ids of cancelled calls must not be among them."""
+        names = " ".join(result.name for result in results)
+        await self._send_noted(f"toolResponse {names}", protocol.encode_tool_results(self._family, results))
+
+    async def receive(self) -> Sequence[Event]:
+        """Wait for the next message and return its events, possibly none.
+
+        Cancelling loses nothing. Raises SessionError when the session is over, MalformedMessage among them:
+        after that one the session may be closed and resumed.
+        """
+        if self._early:
+            events, self._early = self._early, []
+            return events
+        return await self._receive()
+
+    async def close(self) -> None:
+        """End the session with a close frame, within 1 s. Idempotent; raises nothing but its cancellation."""
+        self._closing = True
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._websocket.close()
+        except TimeoutError:
+            log.debug("! close frame not answered")
+        finally:
+            self._websocket.transport.abort()  # no-op after a clean close
+        if self._keepalive is not None:
+            await asyncio.wait([self._keepalive])
+
+    # Setup
+
+    async def _set_up(self, setup: bytes) -> None:
+        limit = self._settings.setup_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await self._send_noted("setup", setup)
+                while not self._decoder.setup_complete:
+                    self._early += await self._receive()
+                    if len(self._early) > _MAX_EARLY:
+                        raise MalformedMessage("the model talks without having confirmed the setup")
+        except TimeoutError as exc:
+            host = self._settings.host
+            raise SessionUnavailable(f"{host} did not confirm the setup within {limit:g} s") from exc
+        log.info(
+            "= session open", model=self._settings.model, family=self._family.name, resumed=self._resumed
+        )
+        if self._settings.ping_interval is not None:
+            self._keepalive = asyncio.create_task(self._keep_alive(self._settings.ping_interval))
+
+    def _abort(self) -> None:
+        self._websocket.transport.abort()
+
+    # Messages
+
+    async def _send_noted(self, what: str, message: bytes) -> None:
+        self._trail.note(self._now(), ">", f"{what} {len(message)} B")
+        log.debug(f"> {what}", bytes=len(message))
+        await self._send(message)
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._websocket.send(message, text=True)
+        except ConnectionClosed as exc:
+            raise self._ended(exc) from exc
+
+    async def _receive(self) -> list[Event]:
+        try:
+            data = await self._websocket.recv()
+        except ConnectionClosed as exc:
+            raise self._ended(exc) from exc
+        self._heard = True
+        try:
+            events = self._decoder.decode(data)
+        except MalformedMessage as exc:
+            self._tell(exc)
+            raise
+        if len(events) == 1 and type(events[0]) is AudioDelta:
+            self._trail.audio_received += 1
+        else:
+            self._note_received(events, len(data))
+        return events
+
+    def _note_received(self, events: list[Event], size: int) -> None:
+        what = " ".join(type(event).__name__ for event in events) or "nothing"
+        self._trail.note(self._now(), "<", what)
+        log.debug(f"< {what}", bytes=size)
+        unknown = self._decoder.take_unknown()
+        if unknown:
+            log.info("< unknown keys", keys=unknown)
+
+    # The end
+
+    def _ended(self, exc: ConnectionClosed) -> SessionError:
+        """Why the connection is gone; the first time it is also logged with the last messages."""
+        error = self._why(exc)
+        if not self._closing:
+            self._tell(error)
+        return error
+
+    def _why(self, exc: ConnectionClosed) -> SessionError:
+        if self._closing:
+            return SessionError("the session was closed from here")
+        if self._lost:
+            return SessionDropped(f"nothing came from the model for {self._settings.lost_after:g} s")
+        if exc.rcvd is None and exc.sent is not None and exc.sent.code in _PROTOCOL_CODES:
+            why = one_line(exc.sent.reason)
+            return MalformedMessage(f"the model broke the WebSocket protocol: {why}", exc.sent.code)
+        code, reason = (_NO_CLOSE_FRAME, "") if exc.rcvd is None else (exc.rcvd.code, exc.rcvd.reason)
+        reason = self._settings.redact(reason)
+        established = self._decoder.setup_complete
+        return close_error(code, reason, established=established, resumed=self._resumed)
+
+    def _tell(self, error: SessionError) -> None:
+        if not self._told:
+            self._told = True
+            retry, last = error.retry.value, self._trail.lines(self._now())
+            log.warning("! session lost", reason=str(error), code=error.code, retry=retry, last=last)
+
+    # Keepalive
+
+    async def _keep_alive(self, interval: float) -> None:
+        """Ping, and give the session up when for long enough neither a message nor a pong came.
+
+        Silence is counted in whole intervals rather than read from a clock, so a stalled loop or a machine
+        that slept does not look like a silent peer.
+        """
+        silent = 0.0
+        while silent < self._settings.lost_after:
+            self._heard = False
+            try:
+                async with asyncio.timeout(interval):
+                    pong = await self._websocket.ping()
+                asyncio.ensure_future(pong).add_done_callback(self._on_pong)
+                await asyncio.sleep(interval)
+            except TimeoutError:
+                log.debug("! ping waits behind a full socket")
+            except ConnectionClosed:
+                return
+            silent = 0.0 if self._heard else silent + interval
+        self._lost = True
+        # A close frame that arrives after all frees the handle, which a silent loss keeps locked.
+        await self._websocket.close()
+
+    def _on_pong(self, pong: asyncio.Future[float]) -> None:
+        with contextlib.suppress(ConnectionClosed, asyncio.CancelledError):
+            pong.result()
+            self._heard = True

@@ -1,0 +1,256 @@
+"""Sound of the simulated Asterisk: the caller's phone, and the AudioSocket connection it is bridged with.
+
+Independent of the package's own AudioSocket code on purpose: two readings of the protocol check each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+import soxr
+
+PHONE_RATE = 8000
+"""Hz. The simulated caller has a narrow-band phone (G.711)."""
+FRAME_BYTES = 320
+"""One frame of the phone: 20 ms at 8 kHz, 16 bits."""
+FRAME_SECONDS = 0.020
+SILENCE = bytes(FRAME_BYTES)
+DIAL_TIMEOUT = 2.0
+"""Seconds Asterisk tries to connect (``res/res_audiosocket.c``)."""
+CATCH_UP = 1.0
+"""Seconds the phone may be late before it skips what it did not say: this machine stood still, not the caller."""
+
+HANGUP, IDENT, DTMF = 0x00, 0x01, 0x03
+AUDIO_RATES = {
+    0x10: 8000,
+    0x11: 12000,
+    0x12: 16000,
+    0x13: 24000,
+    0x14: 32000,
+    0x15: 44100,
+    0x16: 48000,
+    0x17: 96000,
+    0x18: 192000,
+}
+"""AudioSocket message kinds that are sound, and their rates in Hz."""
+FORMAT_KINDS = {
+    "slin": 0x10,
+    "slin12": 0x11,
+    "slin16": 0x12,
+    "slin24": 0x13,
+    "slin32": 0x14,
+    "slin44": 0x15,
+    "slin48": 0x16,
+    "slin96": 0x17,
+    "slin192": 0x18,
+}
+"""Message kind by Asterisk's name of the format."""
+
+
+class Voice(Protocol):
+    """Who holds the simulated phone. Both methods are called from the event loop and must not wait."""
+
+    def next_frame(self) -> bytes:
+        """What the caller says in the next 20 ms: 320 bytes of 8 kHz, 16 bit little-endian mono.
+
+        Called every 20 ms from answering on, whether anybody listens or not.
+        """
+
+    def hear(self, frame: bytes, at: float) -> None:
+        """Sound from the service, 8 kHz, as it arrived at loop time ``at`` (s); usually 320 bytes.
+
+        Called once per message, unpaced and unbuffered, as Asterisk passes it on.
+        """
+
+
+class SilentVoice:
+    """A caller who says nothing and counts what is heard."""
+
+    def __init__(self) -> None:
+        self.frames_heard = 0
+        self.bytes_heard = 0
+
+    def next_frame(self) -> bytes:
+        """Silence."""
+        return SILENCE
+
+    def hear(self, frame: bytes, at: float) -> None:  # noqa: ARG002
+        """Count it."""
+        self.frames_heard += 1
+        self.bytes_heard += len(frame)
+
+
+class Transcoder:
+    """One direction of Asterisk's rate conversion, streaming."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = (
+            None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16")
+        )
+
+    def convert(self, pcm: bytes) -> bytes:
+        """The next bytes at the other rate; a few milliseconds late, so the first call may give nothing."""
+        if self._stream is None:
+            return pcm
+        samples = np.frombuffer(pcm, np.int16, len(pcm) // 2)
+        return bytes(self._stream.resample_chunk(samples).tobytes())
+
+
+class Leg(asyncio.Protocol):
+    """Asterisk's end of one AudioSocket connection."""
+
+    def __init__(self, call_id: UUID, kind: int = 0x10) -> None:
+        self.call_id = call_id
+        self.on_audio: Callable[[bytes], None] = lambda _frame: None
+        """Takes 8 kHz sound from the service."""
+        self.on_end: Callable[[bool], None] = lambda _orderly: None
+        """Called once when the service ends it: orderly with a hangup message or end of file, or not."""
+        self.frames_sent = 0
+        self.frames_received = 0
+        self.digits_received = 0
+        """Digits the service sent, which ends the call: Asterisk takes none."""
+        self._kind = kind
+        self._up = Transcoder(PHONE_RATE, AUDIO_RATES[kind])
+        self._down: dict[int, Transcoder] = {}
+        self._frame_bytes = AUDIO_RATES[kind] // 50 * 2
+        self._pending = bytearray()
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._ended = False
+        self._closed = asyncio.get_running_loop().create_future()
+
+    async def dial(self, host: str, port: int) -> None:
+        """Connect and say who calls. Raises OSError or TimeoutError when nobody answers within 2 s."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(DIAL_TIMEOUT):
+            await loop.create_connection(lambda: self, host, port)
+
+    @property
+    def open(self) -> bool:
+        """True while sound can be sent."""
+        return self._transport is not None and not self._ended
+
+    def send_audio(self, frame: bytes) -> None:
+        """Send 8 kHz sound of the caller, at the connection's own rate."""
+        if not self.open:
+            return
+        self._pending += self._up.convert(frame)
+        while len(self._pending) >= self._frame_bytes:
+            self._send(self._kind, bytes(self._pending[: self._frame_bytes]))
+            del self._pending[: self._frame_bytes]
+            self.frames_sent += 1
+
+    def send_digit(self, digit: str) -> None:
+        """Tell the service that the caller pressed a key."""
+        if self.open:
+            self._send(DTMF, digit.encode())
+
+    def close(self) -> None:
+        """End it from Asterisk's side: the connection closes without a hangup message, as measured."""
+        self._ended = True
+        if self._transport is not None:
+            self._transport.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone; at once when there never was one."""
+        if self._transport is not None:
+            await asyncio.shield(self._closed)
+
+    def _send(self, kind: int, payload: bytes) -> None:
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size():
+            # Asterisk writes without blocking and gives the call up when the socket takes no more.
+            self._end(orderly=False)
+        else:
+            self._transport.write(bytes((kind,)) + len(payload).to_bytes(2, "big") + payload)
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._send(IDENT, self.call_id.bytes)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while not self._ended and len(self._buffer) >= 3:
+            size = 3 + int.from_bytes(self._buffer[1:3], "big")
+            if len(self._buffer) < size:
+                return
+            kind, payload = self._buffer[0], bytes(self._buffer[3:size])
+            del self._buffer[:size]
+            self._take(kind, payload)
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        """One message. What Asterisk does not expect ends the call (``res/res_audiosocket.c``)."""
+        if kind == HANGUP:
+            self._end(orderly=True)
+        elif kind in AUDIO_RATES and payload:
+            self.frames_received += 1
+            down = self._down.setdefault(kind, Transcoder(AUDIO_RATES[kind], PHONE_RATE))
+            if sound := down.convert(payload):
+                self.on_audio(sound)
+        else:
+            self.digits_received += kind == DTMF
+            self._end(orderly=False)
+
+    def eof_received(self) -> None:
+        self._end(orderly=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(orderly=exc is None)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _end(self, *, orderly: bool) -> None:
+        if self._ended:
+            return
+        self.close()
+        self.on_end(orderly)
+
+
+class Phone:
+    """The caller's end: says a frame every 20 ms from answering on, on absolute deadlines, and hears."""
+
+    def __init__(self, voice: Voice) -> None:
+        self.voice = voice
+        self.frames_dropped = 0
+        """Frames said while nobody was bridged: Asterisk throws them away."""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, listener: Callable[[], Leg | None]) -> None:
+        """Begin to speak to whoever ``listener`` names at each frame. Once."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._speak(listener))
+
+    def hear(self, frame: bytes) -> None:
+        """Pass sound on to the voice."""
+        self.voice.hear(frame, asyncio.get_running_loop().time())
+
+    def stop(self) -> None:
+        """Fall silent for good."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _speak(self, listener: Callable[[], Leg | None]) -> None:
+        now = asyncio.get_running_loop().time
+        due = now()
+        while True:
+            frame = self.voice.next_frame()
+            leg = listener()
+            if leg is not None and leg.open:
+                leg.send_audio(frame)
+            else:
+                self.frames_dropped += 1
+            due += FRAME_SECONDS
+            if now() - due > CATCH_UP:
+                due = now()
+            await asyncio.sleep(due - now())

@@ -1,0 +1,156 @@
+"""What the simulated Asterisk knows: channels, bridges, and how Asterisk writes them down as JSON.
+
+Shapes and values are those a real Asterisk 22.10.1 showed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ari_gemini.simulator.asterisk_media import Leg, Phone
+
+Json = dict[str, object]
+
+NORMAL_CLEARING = 16
+"""ITU-T Q.850, cause 16: what a hangup is by default."""
+SOFT_HANGUP = 32
+"""What Asterisk writes as the cause of a hangup that was asked for through ARI (``AST_SOFTHANGUP_EXPLICIT``)."""
+
+HANGUP_REASONS = {
+    "normal": NORMAL_CLEARING,
+    "busy": 17,
+    "congestion": 34,
+    "no_answer": 19,
+    "timeout": 102,
+    "rejected": 21,
+    "unallocated": 1,
+    "normal_unspecified": 31,
+    "number_incomplete": 28,
+    "codec_mismatch": 58,
+    "interworking": 127,
+    "failure": 38,
+    "answered_elsewhere": 26,
+}
+"""Reasons that ``DELETE /channels/{id}`` takes, with their Q.850 causes (``res/ari/resource_channels.c``)."""
+
+
+def timestamp(at: float | None = None) -> str:
+    """ISO 8601 with milliseconds and offset, as Asterisk writes it. ``at`` in seconds of the epoch, or now."""
+    now = time.time() if at is None else at
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}+0000"
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Where a channel went on in the dialplan; None where the request named nothing."""
+
+    context: str | None = None
+    extension: str | None = None
+    priority: int | None = None
+    label: str | None = None
+
+
+@dataclass(eq=False)
+class SimChannel:
+    """One channel. Written to only by the :class:`~ari_gemini.simulator.asterisk_switch.Switch`."""
+
+    id: str
+    name: str
+    state: Literal["Down", "Ring", "Up"] = "Ring"
+    caller_number: str = ""
+    caller_name: str = ""
+    context: str = "default"
+    exten: str = "s"
+    priority: int = 1
+    app_name: str = ""
+    app_data: str = ""
+    created: str = field(default_factory=timestamp)
+    variables: dict[str, str] = field(default_factory=dict)
+    stasis: str | None = None
+    """The Stasis application it is in."""
+    subscriber: str | None = None
+    """The application that hears of it even outside Stasis, because its request made the channel."""
+    bridge: SimBridge | None = None
+    ringing: bool = False
+    """The caller hears that it rings."""
+    digits_heard: str = ""
+    """Digits the service played to the caller."""
+    busy_until: float = 0.0
+    """Loop time until which digits are being played; what is asked of the channel meanwhile waits."""
+    continued: Continuation | None = None
+    hangup_cause: int | None = None
+    """Q.850, once it is gone."""
+    phone: Phone | None = None
+    """The caller's voice and ear, on a channel that has one."""
+    leg: Leg | None = None
+    """The AudioSocket connection, on a channel that is one or is in ``AudioSocket()``."""
+    dialplan_stays: bool = False
+    """After Stasis the dialplan keeps the channel instead of hanging it up."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has left Stasis or ``AudioSocket()``."""
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_media(self) -> bool:
+        """True for an external media channel, which has an AudioSocket and no caller."""
+        return self.leg is not None and self.phone is None
+
+    def to_json(self) -> Json:
+        """The ``Channel`` model."""
+        connected = self._connected()
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "protocol_id": "",
+            "caller": {"name": self.caller_name, "number": self.caller_number},
+            "connected": {"name": connected[0], "number": connected[1]},
+            "accountcode": "",
+            "dialplan": {
+                "context": self.context,
+                "exten": self.exten,
+                "priority": self.priority,
+                "app_name": self.app_name,
+                "app_data": self.app_data,
+            },
+            "creationtime": self.created,
+            "language": "en",
+        }
+
+    def _connected(self) -> tuple[str, str]:
+        for other in self.bridge.channels if self.bridge is not None else ():
+            if other is not self:
+                return other.caller_name, other.caller_number
+        return "", ""
+
+
+@dataclass(eq=False)
+class SimBridge:
+    """One bridge and the channels in it, in the order they came."""
+
+    id: str
+    name: str = ""
+    bridge_type: str = "mixing"
+    channels: list[SimChannel] = field(default_factory=list)
+    created: str = field(default_factory=timestamp)
+    audience: set[str] = field(default_factory=set)
+    """Applications whose channels were in it: they hear of its end."""
+
+    def to_json(self) -> Json:
+        """The ``Bridge`` model."""
+        return {
+            "id": self.id,
+            "technology": "simple_bridge" if len(self.channels) < 3 else "softmix",
+            "bridge_type": self.bridge_type,
+            "bridge_class": "stasis",
+            "creator": "Stasis",
+            "name": self.name,
+            "channels": [channel.id for channel in self.channels],
+            "creationtime": self.created,
+            "video_mode": "talker",
+        }

@@ -1,0 +1,266 @@
+"""How the simulated Asterisk behaves: what happens to channels and bridges, and which events tell of it.
+
+The order of events is that of a real Asterisk 22.10.1, watched through the same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from ari_gemini.simulator.asterisk_media import FORMAT_KINDS, Leg
+from ari_gemini.simulator.asterisk_state import (
+    NORMAL_CLEARING,
+    SOFT_HANGUP,
+    Continuation,
+    Json,
+    SimBridge,
+    SimChannel,
+)
+
+CAUSE_TEXTS = {NORMAL_CLEARING: "Normal Clearing"}
+"""Asterisk's words for a Q.850 cause, where a test may see them."""
+
+Emit = Callable[[str | None, str, Json], None]
+"""Sends an event: application (None: nobody), type, fields."""
+
+
+class Switch:
+    """Channels, bridges, and what can happen to them. Every method acts at once."""
+
+    def __init__(self, emit: Emit, listening: Callable[[str], bool]) -> None:
+        """``listening`` tells whether anybody is connected for an application."""
+        self.channels: dict[str, SimChannel] = {}
+        self.bridges: dict[str, SimBridge] = {}
+        self.apps: set[str] = set()
+        """Applications that have channels or a connection."""
+        self._emit = emit
+        self._listening = listening
+
+    def _tell(self, channel: SimChannel, kind: str, **fields: object) -> None:
+        self._emit(channel.stasis or channel.subscriber, kind, {**fields, "channel": channel.to_json()})
+
+    def _varset(self, channel: SimChannel, name: str, value: str) -> None:
+        self._tell(channel, "ChannelVarset", variable=name, value=value)
+
+    # -- Stasis --------------------------------------------------------------------------------------------
+
+    def add(self, channel: SimChannel) -> None:
+        """Take a new channel in. Raises KeyError when its id is taken."""
+        if channel.id in self.channels:
+            raise KeyError(channel.id)
+        self.channels[channel.id] = channel
+
+    def enter_stasis(self, channel: SimChannel, app: str, args: list[str]) -> None:
+        """``Stasis(app,args...)``. Where nobody is connected for it, the dialplan goes on at once."""
+        channel.app_name, channel.app_data = "Stasis", ",".join([app, *args])
+        channel.variables["STASISSTATUS"] = ""
+        if not self._listening(app):
+            self._leave_app(channel, "FAILED")
+            return
+        channel.stasis = app
+        if channel.is_media:
+            self._varset(channel, "STASISSTATUS", "")
+        self._tell(channel, "StasisStart", args=args)
+
+    def continue_in_dialplan(self, channel: SimChannel, where: Continuation) -> None:
+        """Leave Stasis for the dialplan."""
+        channel.continued = where
+        self._end_stasis(channel)
+
+    def _end_stasis(self, channel: SimChannel) -> None:
+        self.leave_bridge(channel)
+        self._tell(channel, "StasisEnd")
+        channel.stasis = None
+        self._leave_app(channel, "SUCCESS")
+
+    def _leave_app(self, channel: SimChannel, status: str) -> None:
+        channel.variables["STASISSTATUS"] = status
+        self._varset(channel, "STASISSTATUS", status)
+        self.go_on(channel)
+
+    def go_on(self, channel: SimChannel) -> None:
+        """The dialplan has the channel again: it keeps it, or that was its end."""
+        if channel.hangup_cause is None:
+            channel.continued = channel.continued or Continuation()
+            where = channel.continued
+            channel.context = where.context or channel.context
+            channel.exten = where.extension or channel.exten
+            channel.priority = where.priority or channel.priority + 1
+            channel.app_name, channel.app_data = "Wait", "60"
+        channel.left.set()
+        if channel.hangup_cause is None and (channel.is_media or not channel.dialplan_stays):
+            self.hang_up(channel)
+
+    # -- verbs ---------------------------------------------------------------------------------------------
+
+    def answer(self, channel: SimChannel) -> None:
+        """Answer; the caller begins to speak and to hear."""
+        channel.ringing = False
+        if channel.state == "Up":
+            return
+        channel.state = "Up"
+        self._tell(channel, "ChannelStateChange")
+        channel.answered.set()
+        if channel.phone is not None:
+            channel.phone.start(lambda: self._leg_of(channel))
+
+    def set_variable(self, channel: SimChannel, name: str, value: str) -> None:
+        """Set a channel variable."""
+        channel.variables[name] = value
+        self._varset(channel, name, value)
+
+    def press(self, channel: SimChannel, digit: str) -> None:
+        """The caller pressed a key: an event, and a message to the AudioSocket it is bridged with."""
+        self._tell(channel, "ChannelDtmfReceived", digit=digit, duration_ms=100)
+        if (leg := self._leg_of(channel)) is not None:
+            leg.send_digit(digit)
+
+    def hang_up(
+        self, channel: SimChannel, cause: int = NORMAL_CLEARING, *, requested: bool = False, told: bool = False
+    ) -> None:
+        """End a channel, by the caller, by request through ARI, or (``told`` False) by itself."""
+        if channel.hangup_cause is not None:
+            return
+        if requested:
+            self._tell(channel, "ChannelHangupRequest", cause=SOFT_HANGUP, soft=True)
+        elif told:
+            self._tell(channel, "ChannelHangupRequest", cause=cause)
+        channel.hangup_cause = cause
+        if channel.stasis is not None:
+            self._end_stasis(channel)
+        channel.left.set()
+        if channel.subscriber is not None:
+            text = CAUSE_TEXTS.get(cause, "Unknown")
+            self._tell(channel, "ChannelDestroyed", cause=cause, cause_txt=text)
+        self.channels.pop(channel.id, None)
+        self._release(channel)
+        channel.gone.set()
+
+    def _release(self, channel: SimChannel) -> None:
+        if channel.phone is not None:
+            channel.phone.stop()
+        if channel.leg is not None:
+            channel.leg.close()
+
+    # -- bridges -------------------------------------------------------------------------------------------
+
+    def join(self, bridge: SimBridge, channel: SimChannel) -> None:
+        """Put a channel into a bridge, out of the one it is in."""
+        if channel.bridge is not None:
+            self.leave_bridge(channel)
+        bridge.channels.append(channel)
+        channel.bridge = bridge
+        if channel.stasis is not None:
+            bridge.audience.add(channel.stasis)
+        self._tell(channel, "ChannelEnteredBridge", bridge=bridge.to_json())
+        if len(bridge.channels) == 2:
+            first, second = bridge.channels
+            self._varset(first, "BRIDGEPEER", second.name)
+            self._varset(second, "BRIDGEPEER", first.name)
+            self._tell(first, "ChannelConnectedLine")
+            self._tell(second, "ChannelConnectedLine")
+
+    def leave_bridge(self, channel: SimChannel) -> None:
+        """Take a channel out of its bridge, if it is in one; it stays in Stasis."""
+        bridge = channel.bridge
+        if bridge is None:
+            return
+        bridge.channels.remove(channel)
+        channel.bridge = None
+        self._varset(channel, "BRIDGEPEER", "")
+        self._tell(channel, "ChannelLeftBridge", bridge=bridge.to_json())
+
+    def destroy(self, bridge: SimBridge) -> None:
+        """Destroy a bridge; its channels stay in Stasis, unbridged."""
+        for channel in list(bridge.channels):
+            self.leave_bridge(channel)
+        del self.bridges[bridge.id]
+        for app in sorted(bridge.audience):
+            self._emit(app, "BridgeDestroyed", {"bridge": bridge.to_json()})
+
+    # -- AudioSocket ---------------------------------------------------------------------------------------
+
+    async def external_media(self, channel_id: str, app: str, where: str, call_id: UUID, form: str) -> SimChannel:
+        """Dial the service and put the new channel into ``app``.
+
+        Raises OSError or TimeoutError when nobody answers, and KeyError (after dialling, as Asterisk does) when
+        the id is taken.
+        """
+        channel = SimChannel(channel_id, f"AudioSocket/{where}-{call_id}", state="Down", subscriber=app)
+        channel.app_name, channel.app_data = "AppDial2", "(Outgoing Line)"
+        leg = await self._dial(channel, where, call_id, FORMAT_KINDS[form])
+        try:
+            self.add(channel)
+        except KeyError:
+            leg.close()
+            raise
+        leg.on_audio = lambda frame: self._to_caller(channel, frame)
+        leg.on_end = lambda _orderly: self.hang_up(channel)
+        return channel
+
+    def bring_up(self, channel: SimChannel, app: str, args: list[str]) -> None:
+        """What follows the answer to ``externalMedia``: the channel is up and enters the application."""
+        if channel.hangup_cause is not None:
+            return
+        peer = channel.to_json()
+        self._emit(app, "Dial", {"dialstatus": "", "forward": "", "dialstring": channel.name, "peer": peer})
+        channel.state = "Up"
+        self._tell(channel, "ChannelStateChange")
+        answer: Json = {"dialstatus": "ANSWER", "forward": "", "dialstring": channel.name}
+        self._emit(app, "Dial", {**answer, "peer": channel.to_json()})
+        self.enter_stasis(channel, app, args)
+
+    async def audiosocket_app(self, channel: SimChannel, where: str, call_id: UUID) -> None:
+        """``AudioSocket(UUID,HOST:PORT)`` on an answered channel. Raises OSError or TimeoutError, the channel gone.
+
+        After a hangup message or end of file the dialplan goes on; after anything worse the channel is gone.
+        """
+        channel.app_name, channel.app_data = "AudioSocket", f"{call_id},{where}"
+        try:
+            leg = await self._dial(channel, where, call_id, FORMAT_KINDS["slin"])
+        except (OSError, TimeoutError):
+            self.hang_up(channel)
+            raise
+        if channel.hangup_cause is not None:
+            leg.close()
+            return
+        leg.on_audio = lambda frame: self._to_phone(channel, frame)
+        leg.on_end = lambda orderly: self.go_on(channel) if orderly else self.hang_up(channel)
+
+    @staticmethod
+    async def _dial(channel: SimChannel, where: str, call_id: UUID, kind: int) -> Leg:
+        host, _, port = where.rpartition(":")
+        leg = Leg(call_id, kind)
+        channel.leg = leg
+        await leg.dial(host.strip("[]"), int(port))
+        return leg
+
+    def _leg_of(self, channel: SimChannel) -> Leg | None:
+        """The AudioSocket that hears this caller now."""
+        if channel.leg is not None:
+            return channel.leg
+        for other in channel.bridge.channels if channel.bridge is not None else ():
+            if other.leg is not None:
+                return other.leg
+        return None
+
+    def _to_caller(self, media: SimChannel, frame: bytes) -> None:
+        for other in media.bridge.channels if media.bridge is not None else ():
+            if other is not media:
+                self._to_phone(other, frame)
+
+    @staticmethod
+    def _to_phone(channel: SimChannel, frame: bytes) -> None:
+        if channel.phone is not None and channel.state == "Up":
+            channel.phone.hear(frame)
+
+    async def wait_quiet(self) -> None:
+        """Hang everybody up, destroy every bridge, and wait until no connection is left."""
+        legs = [channel.leg for channel in self.channels.values() if channel.leg is not None]
+        for channel in list(self.channels.values()):
+            self.hang_up(channel)
+        for bridge in list(self.bridges.values()):
+            self.destroy(bridge)
+        await asyncio.gather(*(leg.wait_closed() for leg in legs))

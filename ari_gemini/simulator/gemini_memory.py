@@ -1,0 +1,132 @@
+"""What the simulated service remembers of a session between its connections, and its resumption handles.
+
+The rules are those measured on gemini-3.8-live and published; see the Gemini API's session management guide for
+what is promised.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from ari_gemini.simulator.gemini_schema import RefusalError, invalid_argument
+from ari_gemini.simulator.scenario import Scenario, Script
+
+SESSION_NOT_FOUND = "BidiGenerateContent session not found"
+SESSION_EXPIRED = "BidiGenerateContent session expired"
+INTERNAL_ERROR = "Internal error encountered."
+
+MAX_SESSIONS = 512
+"""Remembered sessions; the oldest is forgotten first, as an expired one would be."""
+MAX_HANDLES = 16
+"""Handles of one session that still lead to it: one for each connection, more for each turn in some families."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Something to be said: 24 kHz PCM and its words."""
+
+    name: str
+    text: str
+    pcm: bytes
+
+
+@dataclass(slots=True, eq=False)
+class CallGroup:
+    """Function calls of one message, and what the model says when all of them are answered."""
+
+    names: dict[str, str]
+    """Function by call id; every call of the group."""
+    waiting: set[str]
+    """Ids that lack their answer."""
+    blocking: bool
+    after: tuple[Say, ...] = ()
+    scheduling: str = ""
+    """The last answer's wish."""
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """One conversation, which outlives its connections."""
+
+    number: int
+    model: str
+    script: Script
+    received_ms: float = 0.0
+    """Caller sound received since the session began, ms; voiceActivity counts in it."""
+    context_tokens: int = 0
+    groups: list[CallGroup] = field(default_factory=list)
+    """Open calls, oldest first."""
+    seeding: bool = False
+    """The first history is still being sent."""
+    cut: Say | None = None
+    """The rest of a sentence that a drop cut off."""
+    spoke: bool = False
+    """The model was speaking when the connection ended."""
+    attached: bool = True
+    detached_at: float = 0.0
+    handles: list[str] = field(default_factory=list)
+
+    def group_of(self, call_id: str) -> CallGroup | None:
+        """The group in which this call still waits."""
+        return next((group for group in self.groups if call_id in group.waiting), None)
+
+
+class HandleBook:
+    """All sessions of a simulator, found by their handles."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._sessions: OrderedDict[int, Memory] = OrderedDict()
+        self._by_handle: dict[str, Memory] = {}
+        self._count = 0
+
+    def open(self, model: str, scenario: Scenario) -> Memory:
+        """A new session."""
+        self._count += 1
+        memory = Memory(self._count, model, Script(scenario))
+        self._sessions[memory.number] = memory
+        if len(self._sessions) > MAX_SESSIONS:
+            _, oldest = self._sessions.popitem(last=False)
+            for handle in oldest.handles:
+                self._by_handle.pop(handle, None)
+        return memory
+
+    def issue(self, memory: Memory) -> str:
+        """A new 36-character handle to this session; its former handles lead to its latest state, too."""
+        handle = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        self._by_handle[handle] = memory
+        memory.handles.append(handle)
+        if len(memory.handles) > MAX_HANDLES:
+            self._by_handle.pop(memory.handles.pop(0), None)
+        return handle
+
+    def resume(self, handle: str, model: str, scenario: Scenario, now: float) -> Memory:
+        """The session of that handle, attached again.
+
+        Raises RefusalError: 1008 for a handle unknown or expired, 1011 while the former connection lives and
+        for ``resume_hold`` seconds after an idle session was dropped, 1007 for another model.
+        """
+        memory = self._by_handle.get(handle)
+        if memory is None:
+            raise RefusalError(1008, SESSION_NOT_FOUND)
+        if memory.attached:
+            raise RefusalError(1011, INTERNAL_ERROR)
+        away = now - memory.detached_at
+        if away > scenario.handle_lifetime:
+            raise RefusalError(1008, SESSION_EXPIRED)
+        if model != memory.model:
+            raise invalid_argument()
+        if not memory.spoke and away < scenario.resume_hold:
+            raise RefusalError(1011, INTERNAL_ERROR)
+        memory.attached = True
+        return memory
+
+    def detach(self, memory: Memory, now: float, cut: Say | None, spoke: bool) -> None:
+        """The session's connection is gone. ``spoke``: the model was speaking, ``cut`` is what it could not say."""
+        memory.attached = False
+        memory.detached_at = now
+        memory.cut = cut
+        memory.spoke = spoke
