@@ -1,12 +1,13 @@
-"""Configuration: one TOML file, the environment on top, secrets from files; read once, before anything is opened.
+"""Configuration: one TOML file, the environment on top, secrets from files; read once, before all else.
 
-Each room declares its own frozen settings; only this module knows them all. A mistake becomes a ConfigError with one
-line per mistake, each naming where it stands (file or environment variable) and which key it is. No line ever holds
-a value, because the value may be a secret.
+Each room declares its own frozen settings; only this module knows them all. A mistake becomes a ConfigError
+with one line per mistake, each naming where it stands (file or environment variable) and which key it is. No
+line holds anything that could be a secret.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,10 +27,10 @@ from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.call import CallSettings
-from ari_gemini.call.dialplan import DEFAULT_AGENT
+from ari_gemini.call.leg import DEFAULT_AGENT
 from ari_gemini.errors import ConfigError, SessionRefused
-from ari_gemini.gemini.setup_message import encode_setup
 from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.setup_message import encode_setup
 from ari_gemini.telemetry.logs import Format, Level
 
 ENV_PREFIX = "ARI_GEMINI__"
@@ -40,12 +41,17 @@ MAX_SECRET_BYTES = 4096
 
 
 class Secret(NamedTuple):
-    """Where one secret may come from, the strongest first: ``env``, the file that ``env``_FILE names, then the TOML
-    file's ``key`` or the file that its ``key``_file names."""
+    """Where one secret may come from, the strongest first: ``env``, the file that ``env``_FILE names, the
+    TOML file's ``key``, the file that its ``key``_file names. What is empty counts as not given."""
 
     section: str
     key: str
     env: str
+
+    @property
+    def env_file(self) -> str:
+        """The variable that names a file with the secret."""
+        return f"{self.env}_FILE"
 
 
 SECRETS = (Secret("gemini", "api_key", "GEMINI_API_KEY"), Secret("ari", "password", "ARI_PASSWORD"))
@@ -61,7 +67,7 @@ class LogSettings(BaseModel):
 
 
 class Config(BaseSettings):
-    """Everything an operator can say. ``load_config`` builds it; nothing is read from the environment here."""
+    """Everything an operator can say. ``load_config`` builds it; by itself it reads no environment."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -93,7 +99,7 @@ class Config(BaseSettings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.ari is None and self.audiosocket.verify == "ari":
-            raise ValueError('audiosocket.verify: "ari" needs an [ari] section; without Asterisk control say "none"')
+            raise ValueError('audiosocket.verify: "ari" needs an [ari] section; without one say "none"')
         if DEFAULT_AGENT not in self.agents:
             raise ValueError(f"agents.{DEFAULT_AGENT}: missing; it answers callers for whom nobody is named")
         if self.gemini.api_key is None:
@@ -109,7 +115,7 @@ class Config(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """The ARI_GEMINI__SECTION__KEY variables of a given environment."""
+    """The ARI_GEMINI__SECTION__KEY variables of a given environment. Case does not matter in their names."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {name.lower(): value for name, value in environ.items()}
@@ -126,18 +132,18 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     """
     where = str(path) if path is not None else "(no file)"
     raw = _read_toml(path) if path is not None else {}
+    _check_variables(environ)
     try:
         raw = _merged(raw, _Environment(environ)())
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
-    _forbid_unknown_sections(environ)
     for secret in SECRETS:
         _take_secret(raw, secret, where, environ)
     try:
         return Config(**raw)
     except ValidationError as error:
-        lines = [_line(details, where, environ) for details in error.errors(include_url=False, include_input=False)]
-        raise ConfigError("\n".join(lines)) from None
+        mistakes = error.errors(include_url=False, include_input=False)
+        raise ConfigError("\n".join(_line(mistake, where, environ) for mistake in mistakes)) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -150,18 +156,33 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``. Environment variables come in lower case, an agent's name may not."""
     result = dict(below)
-    for key, value in above.items():
+    written = {key.lower(): key for key in below}
+    for name, value in above.items():
+        key = written.get(name, name)
         old = result.get(key)
         result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
 
 
-def _forbid_unknown_sections(environ: Mapping[str, str]) -> None:
-    for name in environ:
-        section = name.upper().removeprefix(ENV_PREFIX).split(ENV_DELIMITER)[0].lower()
-        if name.upper().startswith(ENV_PREFIX) and section not in Config.model_fields:
+def _check_variables(environ: Mapping[str, str]) -> None:
+    for name, value in environ.items():
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        section, _, key = name[len(ENV_PREFIX) :].lower().partition(ENV_DELIMITER)
+        if section not in Config.model_fields:
             raise ConfigError(f"environment {name}: there is no section [{section}]")
+        if not key and not _is_json(value):
+            raise ConfigError(f"environment {name}: {section}: not JSON; or name a key, as in {name}__KEY")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _take_secret(raw: dict[str, Any], secret: Secret, where: str, environ: Mapping[str, str]) -> None:
@@ -175,14 +196,14 @@ def _take_secret(raw: dict[str, Any], secret: Secret, where: str, environ: Mappi
         return  # the validation says so
     file_key = f"{secret.key}_file"
     named = section.pop(file_key, None)
-    if secret.env in environ:
+    if environ.get(secret.env):
         section[secret.key] = environ[secret.env]
-    elif f"{secret.env}_FILE" in environ:
-        section[secret.key] = _secret_file(environ[f"{secret.env}_FILE"], f"environment {secret.env}_FILE")
-    elif named is not None and secret.key not in section:
-        section[secret.key] = _secret_file(named, f"{where}: {secret.section}.{file_key}")
-    if section.get(secret.key) == "":
-        del section[secret.key]
+    elif environ.get(secret.env_file):
+        section[secret.key] = _secret_file(environ[secret.env_file], f"environment {secret.env_file}")
+    elif not section.get(secret.key, ""):
+        section.pop(secret.key, None)
+        if named:
+            section[secret.key] = _secret_file(named, f"{where}: {secret.section}.{file_key}")
 
 
 def _secret_file(name: object, where: str) -> str:
@@ -190,7 +211,8 @@ def _secret_file(name: object, where: str) -> str:
         with Path(str(name)).open(encoding="utf-8") as file:
             text = file.read(MAX_SECRET_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: the secret cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+        reason = getattr(error, "strerror", "not text")
+        raise ConfigError(f"{where}: the secret cannot be read: {reason}") from None
     if len(text) > MAX_SECRET_BYTES:
         raise ConfigError(f"{where}: a secret of more than {MAX_SECRET_BYTES} bytes")
     if not text.strip():
@@ -200,13 +222,17 @@ def _secret_file(name: object, where: str) -> str:
 
 def _line(details: ErrorDetails, where: str, environ: Mapping[str, str]) -> str:
     loc = [str(part) for part in details["loc"]]
-    upper = {name.upper() for name in environ}
+    upper = {name.upper() for name, value in environ.items() if value}
     place = next((f"environment {name}" for name in _variables(loc) if name in upper), where)
-    message = "unknown key" if details["type"] == "extra_forbidden" else details["msg"].removeprefix("Value error, ")
+    unknown = details["type"] == "extra_forbidden"
+    message = "unknown key" if unknown else details["msg"].removeprefix("Value error, ")
     return f"{place}: {'.'.join(loc)}: {message}" if loc else f"{place}: {message}"
 
 
 def _variables(loc: list[str]) -> Iterator[str]:
-    """The environment variables that may have set the key at ``loc``, the longest name first."""
+    """The environment variables that may have set the key at ``loc``, the strongest first."""
+    for secret in SECRETS:
+        if loc == [secret.section, secret.key]:
+            yield from (secret.env, secret.env_file)
     for length in range(len(loc), 0, -1):
         yield ENV_PREFIX + ENV_DELIMITER.join(loc[:length]).upper()

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "ari_gemini"
 
 WITHOUT_TEST = {
     "__main__.py": "two lines that call cli.main",
+    "realtime/events.py": "frozen dataclasses without a method",
 }
 """Modules that need no test file of their own, with the reason. ``__init__.py`` holds no logic anywhere."""
 
@@ -29,7 +30,8 @@ WITHOUT_MODULE = {
 }
 """Test files, or directories of them, that belong to no module, with what they test instead."""
 
-LONGEST_FILE = 500
+LONGEST_FILE = {"ari_gemini": 500, "deploy": 500, "tests": 700}
+"""Lines. A test file follows its one module and cannot be split by subject, so it may be longer."""
 LONG_FUNCTION = 40
 """Lines that nine functions of ten stay within, docstring aside."""
 
@@ -82,12 +84,13 @@ def test_exceptions_from_the_map_are_still_needed() -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    lengths = {
-        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
-        for top in ("ari_gemini", "tests", "deploy")
+    too_long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for top, longest in LONGEST_FILE.items()
         for path in (ROOT / top).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > longest
     }
-    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
+    assert too_long == {}
 
 
 def function_lengths(source: str) -> list[int]:

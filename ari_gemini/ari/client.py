@@ -179,7 +179,7 @@ class AriClient:
             event = self._decode(message.data)
             if event is None:
                 continue
-            log.debug("< event", event=type(event).__name__, channel=_channel_id(event))
+            log.debug("< ari event", kind=type(event).__name__, about=_subject(event))
             self._tell(self._on_event, event)
             if isinstance(event, ApplicationReplaced) and event.application == self.settings.app:
                 return True
@@ -251,7 +251,8 @@ class AriClient:
         """
         given = {name: value for name, value in params.items() if value is not None}
         operation = self._operation(resource, nickname)
-        log.debug("> request", operation=f"{resource}.{nickname}", **given)
+        about = given.get("channelId") or given.get("bridgeId")  # no more: digits and variables are private
+        log.debug("> ari request", operation=f"{resource}.{nickname}", about=about)
         return (await operation(given)).json()
 
     async def external_media(
@@ -326,7 +327,7 @@ def _subscribe(handlers: list[Handler], handler: Handler) -> Unsubscribe:
     return unsubscribe
 
 
-def _channel_id(event: Event) -> str:
+def _subject(event: Event) -> str:
     return event.application if isinstance(event, ApplicationReplaced) else event.channel.id
 
 

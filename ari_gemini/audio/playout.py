@@ -2,12 +2,12 @@
 
 Deadlines are absolute, ``start + n * 20 ms``, so no delay of the event loop ever adds up. What comes out
 never stops: silence fills every deadline for which there is no speech, because Asterisk's reader may spin
-when its AudioSocket peer is idle (asterisk issue 2089).
+when its AudioSocket peer is idle (asterisk/asterisk#2089).
 
 ::
 
-    a turn is    when                                            a deadline yields
-    ---------    ----------------------------------------------  -----------------
+    a turn is    when                                             a deadline yields
+    ---------    -----------------------------------------------  -----------------------------
     waiting      from its first push, until the cushion is full,  silence
                  the turn has ended, or the cushion's time is over
     playing      from its first frame to its last                 speech; silence in an underrun
@@ -25,11 +25,9 @@ from ari_gemini.audio.pcm import FRAME_MS, SAMPLE_BYTES, AudioFormat
 
 FRAME_S = FRAME_MS / 1000
 CATCH_UP_FRAMES = 2
-"""Deadlines missed in a stall of the loop that are made up for at once: the 40 ms a phone's jitter buffer
-absorbs."""
+"""Missed deadlines that are made up for at once: the 40 ms that a phone's jitter buffer absorbs."""
 PARTIAL_HOLD_FRAMES = 2
-"""Deadlines for which less than a frame waits for the rest of it, before silence is put in the rest's
-place."""
+"""Deadlines that a part of a frame waits for its rest, before silence is put in the rest's place."""
 
 
 class PlayoutFrame(NamedTuple):
@@ -64,8 +62,7 @@ class PlayoutCounters:
     underruns: int = 0
     """Gaps within a turn: the caller heard silence in the middle of what the model said."""
     skipped_deadlines: int = 0
-    """Deadlines given up after a stall longer than CATCH_UP_FRAMES: by so much was speech delayed, none was
-    lost."""
+    """Given up after a stall longer than CATCH_UP_FRAMES: speech was delayed by so many frames, not lost."""
     refused_bytes: int = 0
     """Pushed beyond the bound."""
 
@@ -98,7 +95,7 @@ class PlayoutBuffer:
         self._read = 0  # stream position of its first byte
         self._ends: deque[int] = deque()  # stream positions where turns end
         self._playing = False
-        self._gap = False
+        self._gap = False  # since the last audible frame, silence was heard
         self._waited = 0  # deadlines that passed with too little on hand
         self._heard = 0
         self._start = 0.0
@@ -126,8 +123,7 @@ class PlayoutBuffer:
         return self._format.duration_ms(self._heard)
 
     def start(self, now: float) -> None:
-        """Begin: the first frame is due at ``now``. Again: deadlines are counted from ``now`` on, nothing
-        is lost."""
+        """Begin: the first frame is due at ``now``. Begun again, deadlines count anew and nothing is lost."""
         self._start = now
         self._count = 0
         self._next = now
@@ -137,8 +133,7 @@ class PlayoutBuffer:
         return self._next
 
     def push(self, pcm: bytes) -> bool:
-        """Queue speech of the open turn, or begin one; False when it is beyond the bound and was refused as
-        a whole.
+        """Queue speech of the open turn, or begin one. False: it went beyond the bound and was refused whole.
 
         Raises ValueError when ``pcm`` ends within a sample.
         """
@@ -159,7 +154,7 @@ class PlayoutBuffer:
         """
         if not self._pcm:
             was_playing = self._playing
-            self._finish()
+            self._playing = False
             return was_playing
         written = self._read + len(self._pcm)
         if not self._ends or self._ends[-1] < written:
@@ -167,10 +162,10 @@ class PlayoutBuffer:
         return False
 
     def clear(self) -> Heard:
-        """Throw away everything unplayed: the caller interrupts. The turn is over; what is pushed next
-        begins another.
+        """Throw away everything unplayed: the caller interrupts.
 
-        Between turns nothing was interrupted, and 0 ms are reported played.
+        The turn is over; what is pushed next begins another. Between turns nothing was interrupted, and 0 ms
+        are reported played.
         """
         heard = Heard(
             played_ms=self.heard_ms if self._playing else 0.0,
@@ -180,12 +175,11 @@ class PlayoutBuffer:
         self._pcm = bytearray()
         self._ends.clear()
         self._waited = 0
-        self._finish()
+        self._playing = False
         return heard
 
     def due(self, now: float) -> PlayoutFrame | None:
-        """The frame that is due, None when it is not yet time. After a stall there may be more: ask until
-        None."""
+        """The frame that is due, None when it is not yet time. A stall leaves several: ask until None."""
         if now < self._next:
             return None
         if now >= self._start + (self._count + CATCH_UP_FRAMES + 1) * FRAME_S:
@@ -197,7 +191,7 @@ class PlayoutBuffer:
         if size:
             return self._take(size)
         self.counters.silence_frames += 1
-        self._gap = self._playing
+        self._gap = True
         return self._silence
 
     def _skip(self, now: float) -> None:
@@ -240,11 +234,7 @@ class PlayoutBuffer:
         self._gap = size < self._frame_bytes
         if ends:
             self._ends.popleft()
-            self._finish()
+            self._playing = False
         if size < self._frame_bytes:
             pcm += bytes(self._frame_bytes - size)
         return PlayoutFrame(pcm, True, starts, ends)
-
-    def _finish(self) -> None:
-        self._playing = False
-        self._gap = False

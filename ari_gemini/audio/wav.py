@@ -46,7 +46,7 @@ def read_wav(path: str | os.PathLike[str]) -> Wav:
             width, count, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             pcm = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path}: not a PCM WAV file ({error or 'it ends too early'})") from error
+        raise ValueError(f"{path}: not a PCM WAV file ({str(error) or 'it ends too early'})") from error
     if width != SAMPLE_BYTES or count not in (1, 2) or rate <= 0:
         raise ValueError(
             f"{path}: {8 * width}-bit, {count} channels, {rate} Hz; wanted is 16-bit mono or stereo"

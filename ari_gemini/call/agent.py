@@ -22,7 +22,10 @@ VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace each ``{name}`` by its value; ``{{name}}`` stands for a literal ``{name}``. Unknown names stay."""
+    """Replace each ``{name}`` by its value; ``{{name}}`` stands for a literal ``{name}``.
+
+    Unknown names stay as they are; a value is never looked into for further names.
+    """
 
     def one(match: re.Match[str]) -> str:
         literal, name = match.groups()

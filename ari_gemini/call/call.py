@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from itertools import chain, repeat
 from typing import Any, Literal, Protocol
 
@@ -13,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ari_gemini.audio.pcm import SAMPLE_BYTES
 from ari_gemini.audio.resample import RATES
-from ari_gemini.audiosocket.connection import Connection, EndReason, MediaEnd
+from ari_gemini.audiosocket.connection import Connection, MediaEnd
 from ari_gemini.call.agent import CALLER_FIELDS, Agent, fill
 from ari_gemini.call.downlink import Downlink
+from ari_gemini.call.leg import Identity, Leg
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.turn import Action, Floor, Happening
 from ari_gemini.call.uplink import Uplink
@@ -25,6 +25,7 @@ from ari_gemini.errors import (
     AriNotFound,
     CallEnded,
     Cause,
+    MalformedMessage,
     Retry,
     SessionError,
     SessionRefused,
@@ -36,12 +37,8 @@ from ari_gemini.telemetry.timeline import Timeline, Turn
 log = structlog.get_logger(__name__)
 
 SETUP_RETRY_DELAYS = (0.25, 0.5, 1.0)
-"""Pauses between attempts to reach the model while the caller hears ringing, s; the last one repeats. Short, since
-``setup_timeout`` is all the patience there is."""
-
-
-MEDIA_FAULTS = frozenset({EndReason.ERROR, EndReason.PROTOCOL, EndReason.FLOOD, EndReason.DEFECT})
-"""Endings of the media connection that are nobody's hanging up."""
+"""Pauses between attempts to reach the model while the caller hears ringing, s; the last one repeats. Short,
+since ``setup_timeout`` is all the patience there is."""
 
 
 class CallSettings(BaseModel):
@@ -55,44 +52,6 @@ class CallSettings(BaseModel):
     """Seconds from the call's arrival until the model must be there and Asterisk's side must stand."""
     prebuffer_ms: int = Field(default=40, ge=0, le=1000)
     """Model speech gathered before a turn's first frame: covers the gap between the first two messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who calls whom, and which agent answers. Unknown is empty."""
-
-    agent: str
-    caller_number: str = ""
-    caller_name: str = ""
-    called_number: str = ""
-
-
-class Leg(Protocol):
-    """How a call hangs on Asterisk. Ways A and B differ here and nowhere else.
-
-    Every method may raise AriError or CallEnded. Cancelling one leaves nothing that ``release`` does not clean up.
-    """
-
-    @property
-    def id(self) -> str: ...
-
-    async def identify(self) -> Identity:
-        """Who is calling."""
-
-    async def variables(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Channel variables that are set, of those asked for."""
-
-    async def open_media(self) -> Connection:
-        """Bring up the AudioSocket connection."""
-
-    async def join(self) -> None:
-        """The model is there: answer, and let caller and media hear each other."""
-
-    async def release(self, ended: CallEnded) -> None:
-        """Undo everything, and send the caller on where that makes sense. Bounded in time; never raises."""
-
-    def media_ended(self, end: MediaEnd) -> CallEnded:
-        """What the end of the AudioSocket connection means for the call."""
 
 
 class CallObserver(Protocol):
@@ -128,6 +87,7 @@ class Call:
         self._registry = registry
         self._observer = observer
         self._greeting = ""
+        self._asked_model = False
         self._last_failure = ""
         self._connection: Connection | None = None
         self._ended: asyncio.Future[CallEnded] = asyncio.get_running_loop().create_future()
@@ -143,19 +103,36 @@ class Call:
         self._handlers = self._event_handlers()
         self._log = log.bind(call=self.id)
 
-    # ── the life of a call ──────────────────────────────────────────────────────────────────────────────────────
+    # The life of a call.
 
     def end(self, cause: Cause, detail: str = "") -> None:
-        """End the call from outside. The first cause stands; may be called at any time, any number of times."""
+        """End the call from outside, at any time, any number of times. The first cause stands."""
         self._end(CallEnded(cause, detail))
 
     async def run(self) -> CallEnded:
         """Live through the call; returns its outcome when everything it had made is gone.
 
-        Cancelling ends the call as SHUTDOWN and still cleans up, bounded by the ARI request limit, before it goes on.
+        Cancelling ends the call as SHUTDOWN. It still cleans up before the cancellation goes on, even when
+        cancelled again: leg and session both bound the time that takes.
         """
+        # A task of its own: who cancels this one meets neither the TaskGroup inside, which would forget it
+        # when one of its tasks fails at the same time (CPython 3.11), nor the clean-up half done.
+        life = asyncio.create_task(self._live_and_release(), name=f"{self.id} life")
+        cancelled: asyncio.CancelledError | None = None
+        while not life.done():
+            try:
+                await asyncio.wait((life,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.end(Cause.SHUTDOWN, "cancelled")
+        outcome = life.result()
+        if cancelled is not None:
+            raise cancelled
+        return outcome
+
+    async def _live_and_release(self) -> CallEnded:
         started = self._clock()
-        outcome = CallEnded(Cause.SHUTDOWN, "cancelled")
+        outcome = CallEnded(Cause.SHUTDOWN, "cut off")  # unless the event loop itself is being closed
         try:
             with self._registry.admit(self):
                 outcome = await self._live()
@@ -164,9 +141,11 @@ class Call:
         finally:
             await self._release(outcome)
             self._report(outcome, self._clock() - started)
-        return outcome
+        return outcome.with_traceback(None)  # which would keep all of the call in memory
 
     async def _live(self) -> CallEnded:
+        if self._ended.done():
+            return self._ended.result()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name=f"{self.id} watch")
@@ -184,23 +163,26 @@ class Call:
 
     async def _set_up(self, tasks: asyncio.TaskGroup) -> RealtimeSession:
         """Model and media side by side; then the caller is let in."""
+        # A timer that ends the call, not asyncio.timeout: one way to end, and the first cause stands.
+        late = asyncio.get_running_loop().call_later(self._settings.setup_timeout, self._late)
         try:
-            async with asyncio.timeout(self._settings.setup_timeout):
-                opening = tasks.create_task(self._bring_session(), name=f"{self.id} session")
-                media = tasks.create_task(self._bring_media(), name=f"{self.id} media")
-                session = await opening
-                await media
-        except TimeoutError:
-            late = "model" if self.session is None else "media"
-            cause = Cause.MODEL_UNAVAILABLE if self.session is None else Cause.ARI_FAILED
-            raise CallEnded(
-                cause, f"no {late} within {self._settings.setup_timeout:g} s{self._last_failure}"
-            ) from None
+            opening = tasks.create_task(self._bring_session(), name=f"{self.id} session")
+            media = tasks.create_task(self._bring_media(), name=f"{self.id} media")
+            await asyncio.wait((opening, media))
+        finally:
+            late.cancel()
         await self.leg.join()
         if self._observer is not None:
             self._observer.started(self)
         self._log.info("call.up", agent=self.identity.agent if self.identity else None)
-        return session
+        return opening.result()
+
+    def _late(self) -> None:
+        asked = self._asked_model and self.session is None
+        cause, what = (Cause.MODEL_UNAVAILABLE, "model") if asked else (Cause.ARI_FAILED, "media")
+        if self.identity is None:
+            what = "word of who calls"
+        self.end(cause, f"no {what} within {self._settings.setup_timeout:g} s{self._last_failure}")
 
     async def _bring_session(self) -> RealtimeSession:
         """Find out who calls whom, then open the model session, again and again while that can help."""
@@ -211,6 +193,7 @@ class Call:
         values = await self._values(agent, identity)
         self._greeting = fill(agent.greeting, values)
         settings = agent.session_settings(values)
+        self._asked_model = True
         delays = chain(SETUP_RETRY_DELAYS, repeat(SETUP_RETRY_DELAYS[-1]))
         while True:
             try:
@@ -239,7 +222,7 @@ class Call:
         connection.attach(self)
 
     def _outcome(self, group: ExceptionGroup[Exception]) -> CallEnded:
-        """What ended the call, when several tasks failed at once: the outside's word, then ours, then a defect."""
+        """What ended the call, if several tasks failed at once: the outside's word, ours, then a defect."""
         if self._ended.done():
             return self._ended.result()
         errors = list(_leaves(group))
@@ -273,11 +256,12 @@ class Call:
         steps: list[Coroutine[Any, Any, None]] = [self.leg.release(outcome)]
         if self.session is not None:
             steps.append(self.session.close())
-        await asyncio.gather(*steps)
+        for failure in await asyncio.gather(*steps, return_exceptions=True):
+            if failure is not None:  # a defect; it must not keep the rest from closing
+                self._log.error("call.defect", exc_info=failure)
         if self._connection is not None:
             self._connection.close()
             await self._connection.wait_closed()
-        self._ended.cancel()
 
     def _report(self, outcome: CallEnded, duration: float) -> None:
         self._log.info(
@@ -292,7 +276,7 @@ class Call:
         if self._observer is not None:
             self._observer.ended(self, outcome)
 
-    # ── the media sink: what the AudioSocket connection tells ───────────────────────────────────────────────────
+    # The media sink: what the AudioSocket connection tells.
 
     def audio(self, pcm: bytes, rate: int) -> None:
         """Caller audio from the media connection."""
@@ -309,7 +293,7 @@ class Call:
         """The media connection is over."""
         self._end(self.leg.media_ended(end))
 
-    # ── what the model says ─────────────────────────────────────────────────────────────────────────────────────
+    # What the model says.
 
     async def _listen(self, session: RealtimeSession) -> None:
         handlers = self._handlers
@@ -331,22 +315,27 @@ class Call:
         }
 
     def _on_audio(self, delta: events.AudioDelta) -> None:
+        if delta.rate not in RATES:
+            raise MalformedMessage(f"audio at {delta.rate} Hz")
         duration_ms = len(delta.pcm) / SAMPLE_BYTES * 1000 / delta.rate
-        if self._floor.audio(duration_ms) is Action.PLAY:
+        if self._floor.audio(duration_ms) is Action.PLAY and self.downlink.play(delta.pcm, delta.rate):
             self.timeline.model_audio(self._clock())
-            self.downlink.play(delta.pcm, delta.rate)
 
     def _on_interrupted(self, _: events.Interrupted) -> None:
         if self._floor.happened(Happening.INTERRUPTED) is Action.CLEAR:
             heard_ms = self.downlink.clear()
-            self._turn_ended(self.timeline.turn_ended(self._clock(), heard_ms, interrupted=True))
+            for turn in self.timeline.interrupted(self._clock(), heard_ms):
+                self._turn_ended(turn)
 
     def _on_generation_complete(self, _: events.GenerationComplete) -> None:
-        if self._floor.happened(Happening.GENERATION_COMPLETE) is Action.END_TURN:
-            self.downlink.end_turn()
+        self._turn_received(Happening.GENERATION_COMPLETE)
 
     def _on_turn_complete(self, _: events.TurnComplete) -> None:
-        if self._floor.happened(Happening.TURN_COMPLETE) is Action.END_TURN:
+        self._turn_received(Happening.TURN_COMPLETE)
+
+    def _turn_received(self, happening: Happening) -> None:
+        if self._floor.happened(happening) is Action.END_TURN:
+            self.timeline.turn_received()
             self.downlink.end_turn()
 
     def _on_speech_stopped(self, _: events.SpeechStopped) -> None:
@@ -361,11 +350,11 @@ class Call:
         self._log.warning("session.go_away", time_left=go_away.time_left)
 
     def _turn_played(self, at: float, heard_ms: float) -> None:
-        self._turn_ended(self.timeline.turn_ended(at, heard_ms))
+        turn = self.timeline.turn_played(at, heard_ms)
+        if turn is not None:
+            self._turn_ended(turn)
 
-    def _turn_ended(self, turn: Turn | None) -> None:
-        if turn is None:
-            return
+    def _turn_ended(self, turn: Turn) -> None:
         self._log.info(
             "call.turn",
             number=turn.number,

@@ -1,4 +1,4 @@
-"""Way B: the ``AudioSocket()`` dialplan application. The connection comes first; its channel is found by UUID."""
+"""Way B: the ``AudioSocket()`` dialplan application. The connection comes first and names its channel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ari_gemini.ari.channel import Channel, find_audiosocket_channel
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import ChannelInfo
 from ari_gemini.audiosocket.connection import Connection, MediaEnd
-from ari_gemini.call.call import MEDIA_FAULTS, Identity
+from ari_gemini.call.leg import DEFAULT_AGENT, MEDIA_FAULTS, Identity, read_variables
 from ari_gemini.errors import AriError, CallEnded, Cause
 
 AGENT_VARIABLE = "ARI_GEMINI_AGENT"
@@ -19,10 +19,9 @@ AGENT_VARIABLE = "ARI_GEMINI_AGENT"
 CALLER_HUNG_UP = 0x01
 """AudioSocket error code "hangup of the calling party" (Asterisk, ``apps/app_audiosocket.c``)."""
 
-DEFAULT_AGENT = "default"
-
 LOOKUP_PAUSES = (0.05, 0.15, 0.3)
-"""Asterisk publishes which application a channel is in beside running it: who asks at once may ask too early, s."""
+"""Asterisk publishes which application a channel is in beside running it: who asks at once may ask too early.
+Seconds between one look and the next."""
 
 
 class DialplanLeg:
@@ -38,8 +37,8 @@ class DialplanLeg:
     async def identify(self) -> Identity:
         """Find the channel and read its agent.
 
-        Raises CallEnded(UNKNOWN_CALL) when verification is on and no channel has this UUID, AriError when Asterisk
-        cannot be asked; without verification both mean the default agent.
+        Raises CallEnded(UNKNOWN_CALL) when verification is on and no channel has this UUID, AriError when
+        Asterisk cannot be asked; without verification both mean the default agent.
         """
         try:
             info = await self._find(self._connection.uuid)
@@ -57,11 +56,7 @@ class DialplanLeg:
 
     async def variables(self, names: Sequence[str]) -> Mapping[str, str]:
         """Read the channel variables side by side; none when the channel is unknown."""
-        channel = self._channel
-        if channel is None:
-            return {}
-        values = await asyncio.gather(*(channel.get_variable(name) for name in names))
-        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return {} if self._channel is None else await read_variables(self._channel, names)
 
     async def open_media(self) -> Connection:
         """The connection is what the call began with."""
@@ -72,14 +67,16 @@ class DialplanLeg:
 
     async def release(self, ended: CallEnded) -> None:
         """A hangup message makes the dialplan go on with the priority after ``AudioSocket()``."""
-        if ended.cause is not Cause.CALLER_HANGUP:
+        if ended.cause is Cause.CALLER_HANGUP:
+            self._connection.close()
+        else:
             self._connection.hangup()
 
     def media_ended(self, end: MediaEnd) -> CallEnded:
         """Here the connection is the call.
 
-        A reset is a hangup too: closing a socket with our last silence still unread in it sends one (RFC 1122,
-        section 4.2.2.13).
+        A reset is a hangup too: closing a socket with our last silence still unread in it sends one (RFC
+        1122, section 4.2.2.13).
         """
         fault = end.reason in MEDIA_FAULTS and end.code != CALLER_HUNG_UP
         return CallEnded(Cause.MEDIA_ERROR if fault else Cause.CALLER_HANGUP, str(end))
@@ -89,7 +86,7 @@ class DialplanLeg:
             return None
         for pause in (*LOOKUP_PAUSES, None):
             found = find_audiosocket_channel(await self._client.channels(), uuid)
-            if found is not None or pause is None or not self._verify:
+            if found is not None or pause is None:
                 return found
             await asyncio.sleep(pause)
         return None

@@ -30,7 +30,13 @@ class Registry:
 
     @contextmanager
     def admit(self, call: Listed) -> Iterator[None]:
-        """Keep ``call`` listed while the block runs. Raises CallEnded(OVERLOADED) when ``max_calls`` are up."""
+        """Keep ``call`` listed while the block runs.
+
+        Raises CallEnded: OVERLOADED when ``max_calls`` are up, UNKNOWN_CALL when one of them has this id
+        already (a second AudioSocket connection with the UUID of the first).
+        """
+        if call.id in self.calls:
+            raise CallEnded(Cause.UNKNOWN_CALL, "a call with this id is up already")
         if len(self.calls) >= self.max_calls:
             raise CallEnded(Cause.OVERLOADED, f"{self.max_calls} calls are up")
         self.calls[call.id] = call
@@ -43,8 +49,8 @@ class Registry:
     def expect(self, uuid: UUID, arrived: Callable[[Connection], None]) -> Iterator[None]:
         """While the block runs, ``arrived`` gets the connection that names ``uuid``, once.
 
-        Enter it before Asterisk is asked to dial. A callback and not a future: between a future's result and the
-        task that awaits it there is a gap in which a cancelled call would forget to close the connection.
+        Enter it before Asterisk is asked to dial. A callback and not a future: between a future's result and
+        the task that awaits it there is a gap in which a cancelled call would forget to close the connection.
         """
         self._expected[uuid] = arrived
         try:

@@ -1,7 +1,8 @@
 """Who has the floor, as a table.
 
-Gemini's order at an interruption is ``interrupted``, perhaps one late audio frame, ``turnComplete``; what arrives in
-between belongs to the dead turn and is never played. ``Floor`` is pure: it says what to do, others do it.
+Gemini's order at an interruption is ``interrupted``, perhaps one late audio frame, ``turnComplete``; what
+arrives in between belongs to the dead turn and is never played. ``Floor`` is pure: it says what to do, others
+do it.
 
 =========  ====================  =========  ===========
 state      what happened         next       to do
@@ -21,8 +22,8 @@ YIELDED    TURN_COMPLETE         QUIET      NOTHING
 YIELDED    CALLER_STOPPED        QUIET      NOTHING
 =========  ====================  =========  ===========
 
-Every other pair changes nothing. QUIET says nothing about the playout: the last sentence may still be playing out
-there, which is why INTERRUPTED clears in every state.
+Every other pair changes nothing. QUIET says nothing about the playout: the last sentence may still be playing
+out there, which is why INTERRUPTED clears in every state.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from enum import Enum
 LATE_AUDIO_LIMIT_MS = 1000.0
 """More audio than this after an interruption is a new turn whose ``turnComplete`` got lost.
 
-The largest frame recorded from the service holds 320 ms and one late frame was seen (Gemini Live wire notes); three
-times that still costs a caller less than a second of one answer if a server ever forgets to end a turn.
+The largest frame recorded from the service holds 320 ms and one late frame was seen; three times that still
+costs a caller no more than a second of one answer if a server ever forgets to end a turn.
 """
 
 

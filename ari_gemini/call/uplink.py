@@ -13,11 +13,13 @@ from ari_gemini.realtime.session import RealtimeSession
 from ari_gemini.telemetry.timeline import Timeline
 
 BACKLOG_MS = 2000
-"""Two seconds wait for a session that cannot take them: enough for its set-up after an immediate answer and for a
-network hiccup. What is older is no longer worth an answer, so the oldest goes first."""
+"""Two seconds wait for a session that cannot take them: enough for its set-up after an immediate answer and
+for a network hiccup. What is older is no longer worth an answer, so the oldest goes first."""
 
 BATCH_FRAMES = 10
-"""A backlog leaves in messages of at most 200 ms, so that one call's catching up never holds the loop for long."""
+"""A backlog leaves in messages of at most so many frames, 200 ms: what one send costs stays small."""
+
+TELEPHONE = AudioFormat(8000)
 
 
 class Uplink:
@@ -31,14 +33,12 @@ class Uplink:
         self._clock = clock
         self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._limit = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._format: AudioFormat | None = None
-        self._edges: SpeechEdges | None = None
+        self._begin(TELEPHONE)
 
     def audio(self, pcm: bytes, rate: int) -> None:
         """Take one message's audio at ``rate`` Hz."""
-        if self._format is None or self._format.rate != rate:
+        if self._format.rate != rate:
             self._begin(AudioFormat(rate))
         self.frames += 1
         queue = self._queue
@@ -53,20 +53,23 @@ class Uplink:
         self._watch_speech(pcm)
 
     async def run(self, session: RealtimeSession) -> None:
-        """Send until cancelled; raises SessionError when the session ends. Cancelling loses what is queued."""
+        """Send until cancelled, beginning with what has gathered. Cancelling loses what is queued.
+
+        Raises SessionError when the session ends.
+        """
         target = session.capabilities.input_format
-        resampler: Resampler | None = None
+        resampler = Resampler(self._format, target)
         loop = asyncio.get_running_loop()
         queue = self._queue
         while True:
             while not queue:
                 self._waiter = loop.create_future()
                 await self._waiter
-            source = self._format
-            assert source is not None, "audio() sets the format before it queues"
-            if resampler is None or resampler.source != source:
-                resampler = Resampler(source, target)
-            await session.send_audio(resampler.process(self._take()))
+            if resampler.source != self._format:
+                resampler = Resampler(self._format, target)
+            pcm = resampler.process(self._take())
+            if pcm:
+                await session.send_audio(pcm)
 
     def _take(self) -> bytes:
         queue = self._queue
@@ -87,7 +90,6 @@ class Uplink:
         self._edges = SpeechEdges(fmt)
 
     def _watch_speech(self, pcm: bytes) -> None:
-        assert self._edges is not None
         edge = self._edges.feed(pcm, self._clock())
         if edge is None:
             return

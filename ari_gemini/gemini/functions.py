@@ -75,9 +75,8 @@ def to_gemini_schema(schema: Mapping[str, Any], where: str, depth: int = 0) -> d
         raise SetupRefused(f"{where}: {refused[0]} cannot be said in a Gemini function declaration")
     if depth > _MAX_DEPTH:
         raise SetupRefused(f"{where}: nested deeper than {_MAX_DEPTH}")
-    result: dict[str, Any] = _type(schema, where)
+    result = _type(schema, where) | _children(schema, where, depth)
     result.update({key: schema[key] for key in _COPIED.intersection(schema)})
-    result.update(_children(schema, where, depth))
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if isinstance(choices, (list, tuple)) and choices and all(isinstance(choice, str) for choice in choices):
         result["enum"] = list(choices)
@@ -116,6 +115,8 @@ def _children(schema: Mapping[str, Any], where: str, depth: int) -> dict[str, An
 def _variants(variants: list[Mapping[str, Any]], where: str, depth: int) -> dict[str, Any]:
     """``anyOf`` without its null branch, which Gemini writes as ``nullable``."""
     real = [variant for variant in variants if variant.get("type") != "null"]
+    if not real:
+        raise SetupRefused(f"{where}: a Gemini function parameter must have a type besides null")
     nullable = {"nullable": True} if len(real) < len(variants) else {}
     if len(real) == 1:
         return to_gemini_schema(real[0], where, depth + 1) | nullable

@@ -5,6 +5,7 @@ Everything that depends on the model is read from its row in the family table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def _thinking(family: ModelFamily, model: str, wanted: str | None) -> dict[str, 
     level = wanted.strip().upper()
     if level in family.thinking_levels:
         return {"thinkingLevel": level}
-    budget = int(level) if level.removeprefix("-").isdecimal() else None
+    budget = int(level) if re.fullmatch(r"-?[0-9]{1,5}", level) else None
     if family.thinking_budget and budget in _BUDGETS:
         return {"thinkingBudget": budget}
     if not family.thinking_levels and not family.thinking_budget:

@@ -1,8 +1,8 @@
 """Which ARI operations the simulated Asterisk offers, and its description of them.
 
-One table serves both: the routes are made from it, and so is what clients download before they ask anything. The
-form is Swagger 1.1 with Asterisk's extension for WebSockets (``upgrade``), as far as a client needs it; names,
-addresses and parameters are ARI's.
+One table serves both: the routes are made from it, and so is what clients download before they ask
+anything. The form is Swagger 1.1 with Asterisk's extension for WebSockets (``upgrade``), as far as a client
+needs it; names, addresses and parameters are ARI's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import UUID
 
 import numpy as np
@@ -23,7 +23,7 @@ SILENCE = bytes(FRAME_BYTES)
 DIAL_TIMEOUT = 2.0
 """Seconds Asterisk tries to connect (``res/res_audiosocket.c``)."""
 CATCH_UP = 1.0
-"""Seconds the phone may be late before it skips what it did not say: this machine stood still, not the caller."""
+"""Seconds the phone may be late before it skips what it did not say: the machine stood still, nobody else."""
 
 HANGUP, IDENT, DTMF = 0x00, 0x01, 0x03
 AUDIO_RATES = {
@@ -79,7 +79,7 @@ class SilentVoice:
         """Silence."""
         return SILENCE
 
-    def hear(self, frame: bytes, at: float) -> None:  # noqa: ARG002
+    def hear(self, frame: bytes, at: float) -> None:
         """Count it."""
         self.frames_heard += 1
         self.bytes_heard += len(frame)
@@ -173,8 +173,7 @@ class Leg(asyncio.Protocol):
     # -- asyncio.Protocol ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._send(IDENT, self.call_id.bytes)

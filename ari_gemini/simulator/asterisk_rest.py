@@ -94,7 +94,8 @@ class Rest:
 
     def handler(self, resource: str, nickname: str) -> Handler:
         """The method for an operation of the description."""
-        found: Handler = getattr(self, f"{resource}_{re.sub('([A-Z]+)', r'_\1', nickname).lower()}")
+        snake = re.sub(r"([A-Z]+)", r"_\1", nickname).lower()
+        found: Handler = getattr(self, f"{resource}_{snake}")
         return found
 
     # -- who is it about -----------------------------------------------------------------------------------
@@ -226,6 +227,8 @@ class Rest:
         channel = await self._in_stasis(ask)
         each = ask.ms("duration", DTMF_MS) + ask.ms("between", DTMF_MS)
         lasts = ask.ms("before", 0) + each * len(digits) + ask.ms("after", 0)
+        if channel.is_media:
+            self._switch.digits_to_service(channel, digits)
         channel.digits_heard += digits
         channel.busy_until = asyncio.get_running_loop().time() + lasts
 
@@ -288,7 +291,8 @@ class Rest:
     async def bridges_add_channel(self, ask: Ask) -> None:
         bridge = self._bridge(ask)
         for channel in await self._listed(ask):
-            self._switch.join(bridge, channel)
+            if channel.stasis is not None and bridge.id in self._switch.bridges:
+                self._switch.join(bridge, channel)
 
     async def bridges_remove_channel(self, ask: Ask) -> None:
         bridge, channels = self._bridge(ask), await self._listed(ask)
@@ -304,7 +308,9 @@ def _must_be_in_stasis(channel: SimChannel, otherwise: int) -> None:
 
 
 def _external_host(ask: Ask) -> str:
-    where = ask["external_host"]
+    where = ask.get("external_host")
+    if where is None:
+        raise Refused(400, "external_host is required for all but websocket server connections")
     host, _, port = where.rpartition(":")
     if not host or not port.isdecimal():
         raise Refused(400, "external_host must be <host>:<port> for all transports other than websocket")

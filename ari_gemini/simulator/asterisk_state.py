@@ -18,7 +18,7 @@ Json = dict[str, object]
 NORMAL_CLEARING = 16
 """ITU-T Q.850, cause 16: what a hangup is by default."""
 SOFT_HANGUP = 32
-"""What Asterisk writes as the cause of a hangup that was asked for through ARI (``AST_SOFTHANGUP_EXPLICIT``)."""
+"""The cause Asterisk names when a hangup was asked for through ARI (``AST_SOFTHANGUP_EXPLICIT``)."""
 
 HANGUP_REASONS = {
     "normal": NORMAL_CLEARING,
@@ -39,7 +39,7 @@ HANGUP_REASONS = {
 
 
 def timestamp(at: float | None = None) -> str:
-    """ISO 8601 with milliseconds and offset, as Asterisk writes it. ``at`` in seconds of the epoch, or now."""
+    """ISO 8601 with milliseconds and offset, as Asterisk writes it. ``at``: seconds of the epoch, or now."""
     now = time.time() if at is None else at
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}+0000"
 
@@ -63,6 +63,9 @@ class SimChannel:
     state: Literal["Down", "Ring", "Up"] = "Ring"
     caller_number: str = ""
     caller_name: str = ""
+    connected_number: str = ""
+    connected_name: str = ""
+    """Who it was bridged with last."""
     context: str = "default"
     exten: str = "s"
     priority: int = 1
@@ -102,14 +105,13 @@ class SimChannel:
 
     def to_json(self) -> Json:
         """The ``Channel`` model."""
-        connected = self._connected()
         return {
             "id": self.id,
             "name": self.name,
             "state": self.state,
             "protocol_id": "",
             "caller": {"name": self.caller_name, "number": self.caller_number},
-            "connected": {"name": connected[0], "number": connected[1]},
+            "connected": {"name": self.connected_name, "number": self.connected_number},
             "accountcode": "",
             "dialplan": {
                 "context": self.context,
@@ -121,12 +123,6 @@ class SimChannel:
             "creationtime": self.created,
             "language": "en",
         }
-
-    def _connected(self) -> tuple[str, str]:
-        for other in self.bridge.channels if self.bridge is not None else ():
-            if other is not self:
-                return other.caller_name, other.caller_number
-        return "", ""
 
 
 @dataclass(eq=False)

@@ -22,6 +22,9 @@ from ari_gemini.simulator.asterisk_state import (
 CAUSE_TEXTS = {NORMAL_CLEARING: "Normal Clearing"}
 """Asterisk's words for a Q.850 cause, where a test may see them."""
 
+OUTGOING = ("AppDial2", "(Outgoing Line)")
+"""Application and data of a channel that Asterisk made by request, before and after its own."""
+
 Emit = Callable[[str | None, str, Json], None]
 """Sends an event: application (None: nobody), type, fields."""
 
@@ -33,8 +36,6 @@ class Switch:
         """``listening`` tells whether anybody is connected for an application."""
         self.channels: dict[str, SimChannel] = {}
         self.bridges: dict[str, SimBridge] = {}
-        self.apps: set[str] = set()
-        """Applications that have channels or a connection."""
         self._emit = emit
         self._listening = listening
 
@@ -117,8 +118,20 @@ class Switch:
         if (leg := self._leg_of(channel)) is not None:
             leg.send_digit(digit)
 
+    @staticmethod
+    def digits_to_service(media: SimChannel, digits: str) -> None:
+        """Digits played to an external media channel are messages on its AudioSocket."""
+        if media.leg is not None:
+            for digit in digits:
+                media.leg.send_digit(digit)
+
     def hang_up(
-        self, channel: SimChannel, cause: int = NORMAL_CLEARING, *, requested: bool = False, told: bool = False
+        self,
+        channel: SimChannel,
+        cause: int = NORMAL_CLEARING,
+        *,
+        requested: bool = False,
+        told: bool = False,
     ) -> None:
         """End a channel, by the caller, by request through ARI, or (``told`` False) by itself."""
         if channel.hangup_cause is not None:
@@ -132,6 +145,7 @@ class Switch:
             self._end_stasis(channel)
         channel.left.set()
         if channel.subscriber is not None:
+            channel.app_name, channel.app_data = OUTGOING
             text = CAUSE_TEXTS.get(cause, "Unknown")
             self._tell(channel, "ChannelDestroyed", cause=cause, cause_txt=text)
         self.channels.pop(channel.id, None)
@@ -159,8 +173,14 @@ class Switch:
             first, second = bridge.channels
             self._varset(first, "BRIDGEPEER", second.name)
             self._varset(second, "BRIDGEPEER", first.name)
-            self._tell(first, "ChannelConnectedLine")
-            self._tell(second, "ChannelConnectedLine")
+            self._connect_line(first, second)
+            self._connect_line(second, first)
+
+    def _connect_line(self, channel: SimChannel, other: SimChannel) -> None:
+        known = channel.connected_name, channel.connected_number
+        channel.connected_name, channel.connected_number = other.caller_name, other.caller_number
+        if known != (channel.connected_name, channel.connected_number):
+            self._tell(channel, "ChannelConnectedLine")
 
     def leave_bridge(self, channel: SimChannel) -> None:
         """Take a channel out of its bridge, if it is in one; it stays in Stasis."""
@@ -182,14 +202,16 @@ class Switch:
 
     # -- AudioSocket ---------------------------------------------------------------------------------------
 
-    async def external_media(self, channel_id: str, app: str, where: str, call_id: UUID, form: str) -> SimChannel:
-        """Dial the service and put the new channel into ``app``.
+    async def external_media(
+        self, channel_id: str, app: str, where: str, call_id: UUID, form: str
+    ) -> SimChannel:
+        """Dial the service and make the channel that will enter ``app``.
 
-        Raises OSError or TimeoutError when nobody answers, and KeyError (after dialling, as Asterisk does) when
-        the id is taken.
+        Raises OSError or TimeoutError when nobody answers; KeyError when the format is unknown or, after
+        dialling as Asterisk does, when the id is taken.
         """
         channel = SimChannel(channel_id, f"AudioSocket/{where}-{call_id}", state="Down", subscriber=app)
-        channel.app_name, channel.app_data = "AppDial2", "(Outgoing Line)"
+        channel.app_name, channel.app_data = OUTGOING
         leg = await self._dial(channel, where, call_id, FORMAT_KINDS[form])
         try:
             self.add(channel)
@@ -213,9 +235,10 @@ class Switch:
         self.enter_stasis(channel, app, args)
 
     async def audiosocket_app(self, channel: SimChannel, where: str, call_id: UUID) -> None:
-        """``AudioSocket(UUID,HOST:PORT)`` on an answered channel. Raises OSError or TimeoutError, the channel gone.
+        """``AudioSocket(UUID,HOST:PORT)`` on an answered channel.
 
         After a hangup message or end of file the dialplan goes on; after anything worse the channel is gone.
+        Raises OSError or TimeoutError when nobody answers; the channel is gone then.
         """
         channel.app_name, channel.app_data = "AudioSocket", f"{call_id},{where}"
         try:

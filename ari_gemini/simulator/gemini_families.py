@@ -1,7 +1,7 @@
 """What differs between the Live model families, as data.
 
-Sources: the model pages and the Live API guides (capabilities, thinking, tools) of the Gemini API documentation,
-and published recordings of the service for the shape of the output.
+Sources: the model pages and the Live API guides (capabilities, thinking, tools) of the Gemini API's
+documentation, and published recordings of the service for the shape of the output.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Family:
     """A resumption handle comes even when the setup did not ask."""
     handle_after: frozenset[Literal["turn", "tool"]] = frozenset()
     """When a fresh handle follows the first one."""
-    call_id: str = "call_{:06d}"
+    call_id: tuple[str, int] = ("call_", 6)
+    """Prefix of a function call's id, and how many digits follow."""
 
     voice_activity: bool = True
     """voiceActivity messages are sent."""
@@ -77,7 +78,7 @@ FAMILIES: tuple[Family, ...] = (
         client_content="seed only",
         proactivity="refused",
         handle_after=frozenset({"tool"}),
-        call_id="fc_{:019d}",
+        call_id=("fc_", 19),
         voice_activity=False,
         model_role=False,
         empty_while_thinking=False,
@@ -99,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
         audio_during_tool="refuse",
         unsolicited_handle=False,
         handle_after=frozenset({"turn"}),
-        call_id="function-call-{:020d}",
+        call_id=("function-call-", 20),
         voice_activity=False,
         caller_text="words",
         merged_transcript=False,

@@ -41,9 +41,7 @@ def go_away(seconds: float) -> Json:
 
 def activity(kind: str, offset_ms: float) -> Json:
     """``kind`` is ``start`` or ``end``; the offset counts the sound received since the session began."""
-    return {
-        "voiceActivity": {"type": f"ACTIVITY_{kind.upper()}", "audioOffset": duration(offset_ms / 1000)}
-    }
+    return {"voiceActivity": {"type": f"ACTIVITY_{kind.upper()}", "audioOffset": duration(offset_ms / 1000)}}
 
 
 def caller_text(text: str) -> Json:

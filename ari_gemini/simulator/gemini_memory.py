@@ -1,6 +1,6 @@
 """What the simulated service remembers of a session between its connections, and its resumption handles.
 
-The rules are those measured on gemini-3.8-live and published; see the Gemini API's session management guide for
+The rules are those measured on gemini-3.8-live and published; the Gemini API's session management guide says
 what is promised.
 """
 
@@ -21,7 +21,7 @@ INTERNAL_ERROR = "Internal error encountered."
 MAX_SESSIONS = 512
 """Remembered sessions; the oldest is forgotten first, as an expired one would be."""
 MAX_HANDLES = 16
-"""Handles of one session that still lead to it: one for each connection, more for each turn in some families."""
+"""Handles of one session that still lead to it: one for each connection, in some families for each turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,6 @@ class Say:
 class CallGroup:
     """Function calls of one message, and what the model says when all of them are answered."""
 
-    names: dict[str, str]
-    """Function by call id; every call of the group."""
     waiting: set[str]
     """Ids that lack their answer."""
     blocking: bool
@@ -68,10 +66,6 @@ class Memory:
     attached: bool = True
     detached_at: float = 0.0
     handles: list[str] = field(default_factory=list)
-
-    def group_of(self, call_id: str) -> CallGroup | None:
-        """The group in which this call still waits."""
-        return next((group for group in self.groups if call_id in group.waiting), None)
 
 
 class HandleBook:
@@ -125,7 +119,7 @@ class HandleBook:
         return memory
 
     def detach(self, memory: Memory, now: float, cut: Say | None, spoke: bool) -> None:
-        """The session's connection is gone. ``spoke``: the model was speaking, ``cut`` is what it could not say."""
+        """The connection is gone. ``spoke``: the model was speaking; ``cut``: what it could not say."""
         memory.attached = False
         memory.detached_at = now
         memory.cut = cut

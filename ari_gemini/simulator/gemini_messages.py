@@ -25,7 +25,7 @@ _PCM = re.compile(r"audio/pcm(?:\s*;\s*rate=(\d{4,6}))?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Caller sound: signed 16-bit little-endian mono at ``rate`` Hz; ``labelled`` when the MIME type said so."""
+    """Caller sound: 16-bit little-endian mono at ``rate`` Hz; ``labelled`` when the MIME type said so."""
 
     pcm: bytes
     rate: int
@@ -46,7 +46,7 @@ class ToolResult:
 def read_frame(frame: str | bytes, version: str) -> tuple[Kind, dict[str, Any]]:
     """The one message in a client's frame: its kind and its body, checked against the schema.
 
-    Raises RefusalError 1007 for anything but a JSON object with exactly one known key and nothing unknown in it.
+    Raises RefusalError 1007 for anything but a JSON object with one known key and nothing unknown in it.
     """
     try:
         message = json.loads(frame, parse_constant=_no_constant)
@@ -94,10 +94,7 @@ def check_realtime(body: Mapping[str, Any], manual_activity: bool) -> None:
         raise RefusalError(1007, MEDIA_CHUNKS)
     if not body:
         raise invalid_argument()
-    if manual_activity:
-        forbidden = {"audioStreamEnd"}
-    else:
-        forbidden = {"activityStart", "activityEnd"}
+    forbidden = {"audioStreamEnd"} if manual_activity else {"activityStart", "activityEnd"}
     if forbidden & body.keys():
         raise invalid_argument()
     video = body.get("video")

@@ -1,4 +1,4 @@
-"""What a simulated session heard, said and did, for tests and for the log. Plain data, bounded, without a loop."""
+"""What a simulated session heard, said and did, for tests and for the log: plain data, bounded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MAX_EVENTS = 20_000
 """A quarter of an hour of speech in 50 ms chunks; older ones go first. Counts stay exact."""
 MAX_MESSAGES = 1_000
 """Client messages other than audio; a client sends a few for each turn."""
-MAX_HEARD_BYTES = 20_000_000
-"""Ten minutes at 16 kHz, the life of a connection; older sound goes first."""
+MAX_HEARD_BYTES = 10_000_000
+"""Five minutes at 16 kHz; older sound goes first."""
 MAX_SAID = 256
 """Utterances; the longest recorded one is 0.6 MB."""
 
@@ -49,7 +49,8 @@ class Said:
     at: float
     """``time.monotonic()`` of the first chunk."""
     pcm: bytearray = field(default_factory=bytearray)
-    """What was sent: 16-bit little-endian mono at 24 kHz."""
+    """What was sent: 16-bit little-endian mono at 24 kHz. Empty when the simulator keeps no sound."""
+    sent_bytes: int = 0
     sent_text: str = ""
     complete: bool = False
     interrupted: bool = False
@@ -62,7 +63,8 @@ class Heard:
     anew. ``first_at`` is ``time.monotonic()`` of the first message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
         self.rate = 0
         self.pcm = bytearray()
         self.messages = 0
@@ -86,26 +88,33 @@ class Heard:
             self.rate = rate
         self.messages += 1
         self.total_bytes += len(pcm)
+        if not self._keep:
+            self.dropped_bytes += len(pcm)
+            return
         self.pcm += pcm
         excess = len(self.pcm) - MAX_HEARD_BYTES
         if excess > 0:
-            # A second at a time: moving 20 MB for every message would starve the loop.
+            # A second at a time: moving 10 MB for every message would starve the loop.
             excess += rate * SAMPLE_BYTES
             del self.pcm[:excess]
             self.dropped_bytes += excess
 
 
 class SessionRecord:
-    """The record of one connection. ``wall`` turns the simulator's time into ``time.monotonic()``."""
+    """The record of one connection.
 
-    def __init__(self, wall: Callable[[float], float]) -> None:
+    ``wall`` turns the simulator's time into ``time.monotonic()``; ``keep_sound`` false only counts sound.
+    """
+
+    def __init__(self, wall: Callable[[float], float], keep_sound: bool = True) -> None:
         self._wall = wall
+        self._keep_sound = keep_sound
         self._counts: Counter[str] = Counter()
         self._listeners: list[Callable[[Event], None]] = []
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.messages: deque[ClientMessage] = deque(maxlen=MAX_MESSAGES)
         self.said: deque[Said] = deque(maxlen=MAX_SAID)
-        self.heard = Heard()
+        self.heard = Heard(keep_sound)
         self.setup: Mapping[str, Any] | None = None
         """The client's setup as it came."""
         self.closed: tuple[int, str] | None = None
@@ -149,3 +158,9 @@ class SessionRecord:
         said = Said(name, text, self._wall(now))
         self.said.append(said)
         return said
+
+    def add_said(self, said: Said, pcm: bytes) -> None:
+        """Record that a chunk of it was sent."""
+        said.sent_bytes += len(pcm)
+        if self._keep_sound:
+            said.pcm += pcm

@@ -25,7 +25,7 @@ _PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1beta"
 
 
 class RefusalError(AriGeminiError):
-    """The simulated service closes the connection with ``code`` and ``reason``, cut to a close frame's size."""
+    """The simulated service closes with ``code`` and ``reason``, cut to what a close frame holds."""
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code

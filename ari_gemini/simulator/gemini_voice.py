@@ -1,4 +1,4 @@
-"""The simulated service's ears and mouth: when the caller speaks, and in what pieces the model's speech leaves.
+"""The simulated service's ears and mouth: when the caller speaks, in what pieces the model's speech leaves.
 
 Pure: everything here is counted in samples of sound, nothing in time of a clock.
 """
@@ -22,8 +22,8 @@ _START_DBFS = {"high": -45.0, "low": -32.0}
 _END_DBFS = {"high": -42.0, "low": -50.0}
 _PREFIX_MS = {"high": 20, "low": 60}
 _SILENCE_MS = {"high": 500, "low": 800}
-# The service does not publish its levels. These put an undisturbed telephone voice (-25 dBFS) well above and line
-# noise (-55 dBFS) well below both; low sensitivity asks for a louder start and a deeper, longer silence.
+# The service does not publish its levels. These put an undisturbed telephone voice (-25 dBFS) well above and
+# line noise (-55 dBFS) well below both; low sensitivity asks for a louder start and a deeper, longer silence.
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class VoiceDetector:
         self._run_ms = 0
 
     def feed(self, pcm: bytes, rate: int) -> list[Edge]:
-        """Listen to ``pcm`` (16-bit little-endian mono, whole samples) at ``rate`` Hz; the edges found in it."""
+        """Listen to ``pcm`` (16-bit little-endian mono, whole samples) at ``rate`` Hz; the edges in it."""
         if rate != self._rate:
             self._rest = np.empty(0, dtype=np.float32)
             self._examined_ms = self.received_ms

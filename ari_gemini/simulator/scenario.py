@@ -19,6 +19,7 @@ SCENARIO_DIR = Path(__file__).parent / "scenarios"
 DEFAULT_SCENARIO = "two_turns"
 
 Trigger = Literal["speech", "text"]
+FaultPoint = Literal["connect", "setup", "ready", "time", "heard", "speech", "caller", "turn", "tool"]
 
 
 class _Frozen(BaseModel):
@@ -68,7 +69,7 @@ class ScriptTurn(_Frozen):
 class Fault(_Frozen):
     """Something that goes wrong, once, at a given point of a connection."""
 
-    at: Literal["connect", "setup", "ready", "time", "heard", "speech", "caller", "turn", "tool"]
+    at: FaultPoint
     """connect: the WebSocket stands; setup: the setup came; ready: setupComplete went out; time: ``after``
     seconds later; heard: ``after`` audio messages came; speech: ``after`` seconds of model speech went out;
     caller, turn, tool: the ``after``-th time the caller begins, the model begins, a call goes out."""
@@ -138,8 +139,8 @@ class Scenario(_Frozen):
     """Audio messages that still follow ``interrupted``."""
     cancel_on_interrupt: Literal["blocking", "all"] = "blocking"
     """Which pending calls an interruption cancels."""
-    silent: bool = False
-    """The model never answers."""
+    answers: Literal["speech", "nothing", "waiting"] = "speech"
+    """nothing: the model never answers; waiting: it says each time that it waits for more."""
 
     resume_hold: float = Field(default=1.0, ge=0)
     """A session dropped while idle cannot be resumed for this long (closed 1011)."""

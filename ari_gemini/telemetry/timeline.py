@@ -1,10 +1,13 @@
-"""When everything in a call happened, and from that where each turn's latency came from. Pure; times are handed in.
+"""When everything in a call happened, and from that where each turn's latency came from. Pure.
 
-All times are seconds of one monotonic clock. A turn's latency is what the caller feels: from the true end of his
-speech to the first audible frame written towards him. It falls into three parts::
+All times are handed in and are seconds of one monotonic clock. A turn's latency is what the caller feels:
+from the true end of his speech to the first audible frame written towards him. It falls into three parts::
 
     caller ends ──────────▶ provider believes it ──▶ first model audio here ──▶ first frame on the wire
                  endpointing                 thinking                  playout
+
+A model sends its answer faster than it is spoken, so the next turn may arrive while the last one still plays:
+sound is received for the newest turn and played from the oldest.
 """
 
 from __future__ import annotations
@@ -41,14 +44,18 @@ class Turn:
 
     @property
     def endpointing_ms(self) -> float | None:
+        """From the caller's end to the provider's word of it, ms."""
         return _between(self.caller_stopped, self.endpointed)
 
     @property
     def thinking_ms(self) -> float | None:
-        return _between(self.endpointed or self.caller_stopped, self.first_audio)
+        """From the provider's word, or without one from the caller's end, to the first audio, ms."""
+        begin = self.caller_stopped if self.endpointed is None else self.endpointed
+        return _between(begin, self.first_audio)
 
     @property
     def playout_ms(self) -> float | None:
+        """From the first audio to the first frame written, ms."""
         return _between(self.first_audio, self.first_frame)
 
 
@@ -62,7 +69,10 @@ class Timeline:
     def __init__(self) -> None:
         self.turns: deque[Turn] = deque(maxlen=MAX_TURNS)
         self.count = 0
-        self._current: Turn | None = None
+        self._arriving: Turn | None = None
+        """The turn whose sound comes in."""
+        self._unplayed: deque[Turn] = deque(maxlen=MAX_TURNS)
+        """Turns that have not been played to their end, the oldest first, the arriving one included."""
         self._caller_stopped: float | None = None
         self._endpointed: float | None = None
 
@@ -72,11 +82,15 @@ class Timeline:
         self._endpointed = None
 
     def caller_stopped(self, at: float) -> None:
-        """Our own detector heard the caller end at ``at`` (the true edge, before its hangover)."""
-        self._caller_stopped = at
-        turn = self._current
-        if turn is not None and turn.caller_stopped is None and turn.first_frame is None:
-            turn.caller_stopped = at
+        """Our own detector heard the caller end at ``at`` (the true edge, before its hangover).
+
+        It may be sure only after the answer has begun to arrive; then this end of speech is that answer's.
+        """
+        newest = self._unplayed[-1] if self._unplayed else None
+        if newest is not None and _could_have_led_to(newest, at):
+            newest.caller_stopped = at
+        else:
+            self._caller_stopped = at
 
     def endpointed(self, at: float) -> None:
         """The provider's detector says that the caller has ended."""
@@ -84,26 +98,50 @@ class Timeline:
 
     def model_audio(self, at: float) -> bool:
         """Model audio arrived. True when it opens a new turn."""
-        if self._current is not None:
+        if self._arriving is not None:
             return False
         self.count += 1
-        self._current = Turn(self.count, self._caller_stopped, self._endpointed, first_audio=at)
+        self._arriving = turn = Turn(self.count, self._caller_stopped, self._endpointed, first_audio=at)
         self._caller_stopped = self._endpointed = None
-        self.turns.append(self._current)
+        self.turns.append(turn)
+        self._unplayed.append(turn)
         return True
 
-    def first_frame(self, at: float) -> None:
-        """The turn's first audible frame was written."""
-        if self._current is not None and self._current.first_frame is None:
-            self._current.first_frame = at
+    def turn_received(self) -> None:
+        """All of the arriving turn's audio is here: what arrives next is another turn's."""
+        self._arriving = None
 
-    def turn_ended(self, at: float, heard_ms: float, *, interrupted: bool = False) -> Turn | None:
-        """The turn's last frame was written, or the rest of it was thrown away."""
-        turn, self._current = self._current, None
-        if turn is None:
+    def first_frame(self, at: float) -> None:
+        """The first audible frame of the oldest unplayed turn was written."""
+        if self._unplayed and self._unplayed[0].first_frame is None:
+            self._unplayed[0].first_frame = at
+
+    def turn_played(self, at: float, heard_ms: float) -> Turn | None:
+        """The last frame of the oldest unplayed turn was written; returns that turn, ended."""
+        if not self._unplayed:
             return None
+        turn = self._unplayed.popleft()
+        if turn is self._arriving:
+            self._arriving = None
         turn.ended = at
         turn.heard_ms = heard_ms
-        if interrupted:
-            turn.interrupted = at
         return turn
+
+    def interrupted(self, at: float, heard_ms: float) -> list[Turn]:
+        """Everything unplayed was thrown away. Returns the turns this ended: of the oldest ``heard_ms`` were
+        heard, of the others nothing."""
+        ended = list(self._unplayed)
+        self._unplayed.clear()
+        self._arriving = None
+        for turn in ended:
+            turn.ended = turn.interrupted = at
+        if ended:
+            ended[0].heard_ms = heard_ms
+        return ended
+
+
+def _could_have_led_to(turn: Turn, stopped: float) -> bool:
+    """Whether the end of speech that became known only now is what ``turn`` answers."""
+    if turn.caller_stopped is not None or turn.first_audio is None:
+        return False
+    return stopped <= turn.first_audio

@@ -1,4 +1,4 @@
-"""The resampler against scipy as an independent witness, by tones measured on its output, and by random chunkings."""
+"""The resampler against scipy as independent witness, by tones measured on its output, by random cuts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tone(rate: int, hertz: float, seconds: float, peak: float = 29000.0) -> byte
 
 
 def steady(resampler: Resampler, hertz: float) -> NDArray[np.complex128]:
-    """Spectrum of 200 ms of the answer to a tone (a multiple of 5 Hz), well after its onset; 1.0 is the input's peak."""
+    """Spectrum of 200 ms of the answer to a tone (a multiple of 5 Hz), its onset over; 1.0 is the input."""
     rate = resampler.target.rate
     resampler.reset()
     out = samples(resampler.process(tone(resampler.source.rate, hertz, 0.25)))

@@ -295,10 +295,10 @@ async def test_fault_in_mid_call_comes_after_what_was_good(door, data, says):
     assert await gone(connection) is sink.ends[0]
 
 
-async def test_audio_faster_than_real_time_for_ten_seconds_is_no_flood(door):
+async def test_a_burst_of_less_than_ten_seconds_is_no_flood(door):
     peer, connection, sink = await door.call()
-    await peer.send_all(message(0x10, frame(1)) * 500)
-    await sink.until(500)
+    await peer.send_all(message(0x10, frame(1)) * 490)
+    await sink.until(490)
     assert connection.end is None
 
 

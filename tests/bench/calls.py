@@ -131,7 +131,7 @@ def measure(kind: str, calls: int, seconds: float) -> dict[str, float]:
         "cpu_ms": cpu * 1000 / (ended - began) / calls,
         "rss": memory,
         "lost_up": heard["sent_frames"] - said["heard_bytes"] // 640,
-        "lost_down": said["said_ms"] // 20 - heard["speech_frames"],
+        "lost_down": max(0, said["said_ms"] // 20 - heard["speech_frames"]),
     }
 
 

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.asterisk import Asterisk
 from harness.jail import reason_not_to_run
-from harness.phone import Phone
+from harness.phone import Phone, PhoneMaker
 
 _why_not = functools.cache(reason_not_to_run)
 
@@ -59,14 +60,15 @@ async def asterisk(one_asterisk: Asterisk) -> AsyncIterator[Asterisk]:
 
 
 @pytest.fixture
-async def phone(asterisk: Asterisk, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Phone]]]:
-    """Makes phones: ``alice = await phone("1001")``; further arguments are those of ``Phone``. All end with the test.
+async def phone(asterisk: Asterisk, tmp_path: Path) -> AsyncIterator[PhoneMaker]:
+    """Makes phones: ``alice = await phone("1001")``; further arguments are those of ``Phone``.
 
-    A call still up then is hung up first, so that ``asterisk`` finds no channel of a phone that vanished.
+    All end with the test. A call still up then is hung up first, so that ``asterisk`` finds no channel of a
+    phone that vanished.
     """
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(number: str = "1001", **options: object) -> Phone:
+        async def make(number: str = "1001", **options: Any) -> Phone:
             made = Phone(tmp_path / number, asterisk, number, **options)
             await stack.enter_async_context(made)
             stack.push_async_callback(made.hang_up)

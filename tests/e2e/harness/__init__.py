@@ -7,6 +7,7 @@
 ``align``     how well a recording matches what was said, after sub-sample alignment
 ``sound``     WAV files, G.711, and speech-like test signals
 
-Everything that is started ends with its test: processes die with the test process (PR_SET_PDEATHSIG), mounts
-live in mount namespaces and network interfaces in network namespaces, so even ``kill -9`` leaves nothing behind.
+Everything that is started ends with its test: processes die with the test process (PR_SET_PDEATHSIG),
+mounts live in mount namespaces and network interfaces in network namespaces, so even ``kill -9`` leaves
+nothing behind.
 """

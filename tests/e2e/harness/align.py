@@ -1,8 +1,9 @@
-"""How well a recording matches what was said, once both are brought to the same moment to a fraction of a sample."""
+"""How well a recording matches what was said, both brought to the same moment to a fraction of a sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,16 @@ from scipy.signal import correlate
 from .sound import RATE, Samples, resample
 
 _Float = npt.NDArray[np.float64]
+_Complex = npt.NDArray[np.complexfloating[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """``correlation``: Pearson's, 1.0 is the same sound. ``delay``: seconds from the recording's start to the place
-    where the reference starts. ``gain``: how much louder the recording is (1.0: equally loud)."""
+    """How alike two sounds are.
+
+    ``correlation``: 1.0 is the same sound. ``delay``: seconds from the recording's start to the place where
+    the reference starts. ``gain``: how much louder the recording is (1.0: equally loud).
+    """
 
     correlation: float
     delay: float
@@ -31,7 +36,7 @@ def align(
     rate: int = RATE,
     band: tuple[float, float] | None = None,
 ) -> Match:
-    """Find ``reference`` inside ``recorded`` (``rate`` Hz) and compare the two over the reference's whole length.
+    """Find ``reference`` inside ``recorded`` (``rate`` Hz) and compare them over all of the reference.
 
     The reference is first brought to ``rate``. ``band`` (Hz) looks at that band of both alone, for example
     (300, 3400), where telephony filters were in the way. A reference that begins before the recording or ends
@@ -81,7 +86,7 @@ def _fraction(window: _Float, said: _Float) -> float:
     return (low + high) / 2
 
 
-def _score(cross: npt.NDArray[np.complex128], omega: npt.NDArray[np.complex128], delay: float) -> float:
+def _score(cross: _Complex, omega: _Complex, delay: float) -> float:
     return float(np.real(np.dot(cross, np.exp(omega * delay))))
 
 

@@ -1,7 +1,8 @@
 """The real Asterisk, run with the repository's ``asterisk/`` folder.
 
-The folder is laid over the distribution's own /etc/asterisk, as an operator does it, and a ``local/`` folder is added, as an
-operator writes it: addresses of this run, passwords, the phones, and a few extensions of the tests.
+The folder is laid over the distribution's own /etc/asterisk, as an operator does it, and a ``local/`` folder
+is added, as an operator writes it: addresses of this run, passwords, the phones, and a few extensions of the
+tests.
 
 ``Asterisk`` itself is made once for all tests (the ``asterisk`` fixture). Its SIP and RTP live on an address
 that only the phones' namespaces can reach; ARI on a loopback address of its own (127.231.x.y:8088), so two
@@ -13,8 +14,8 @@ Extensions for the tests, beside 700 (way A) and 701 (way B) of the shipped dial
     601  answers and waits in silence          604  rings for ever
     602  answers and hangs up after 1 s        605  Congestion
 
-Callers without SIP, for load: ``await asterisk.call(...)`` gives a ``LocalCaller``: both halves of a Local channel, one
-in the extension, the other playing one file and recording what it hears.
+Callers without SIP, for load: ``await asterisk.call(...)`` gives a ``LocalCaller``: both halves of a Local
+channel, one in the extension, the other playing one file and recording what it hears.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ exten => 605,1,Congestion(5)
 
 [test-caller]
 ; v(1): without it MixMonitor writes everything at half its level.
-exten => talk,1,MixMonitor(,r(${HEARD})v(1))
+exten => talk,1,MixMonitor(,r(${HEARD})nv(1))
  same => n,Playback(${MICROPHONE})
  same => n,Wait(600)
 """
@@ -124,7 +125,7 @@ class Asterisk:
         self.kill()
         self._spawn()
         deadline = time.monotonic() + 20
-        while not await asyncio.to_thread(self._try_ready, deadline):
+        while not await asyncio.to_thread(self._try_ready, deadline):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
     def kill(self) -> None:
@@ -158,7 +159,7 @@ class Asterisk:
     async def ari(
         self, method: str, path: str, body: Mapping[str, object] | None = None, **query: str
     ) -> Any:
-        """One ARI request: ``await asterisk.ari("POST", "channels", endpoint="Local/600@from-internal", ...)``.
+        """One ARI request: ``await asterisk.ari("POST", "channels", endpoint="Local/600@demo", ...)``.
 
         Returns the decoded answer, None when it is empty. Raises AsteriskError for a status of 400 and more.
         """
@@ -173,7 +174,10 @@ class Asterisk:
         return list(await self.ari("GET", "bridges"))
 
     async def empty(self, timeout: float = 5.0) -> None:
-        """Until no channel and no bridge is left. Raises AssertionError, naming them, after ``timeout`` seconds."""
+        """Until no channel and no bridge is left.
+
+        Raises AssertionError, naming them, after ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
         while True:
             channels, bridges = await self.channels(), await self.bridges()
@@ -219,7 +223,7 @@ class Asterisk:
     ) -> LocalCaller:
         """A caller that dials ``extension``, says ``microphone`` (8 kHz) once it is answered, and records.
 
-        The microphone should hold silence for the rest of the call: when it ends the caller sends nothing any more.
+        The microphone should hold silence for the rest of the call: at its end the caller falls silent.
         """
         name = secrets.token_hex(6)
         (self.sounds / f"{name}-mic.sln").write_bytes(microphone.astype("<i2").tobytes())
@@ -293,7 +297,10 @@ class Asterisk:
         jail = self._running()
         # ARI answers before the last module (the dialplan) is loaded; this command waits for that.
         waited = subprocess.run(
-            jail.command("asterisk", "-rx", "core waitfullybooted"), capture_output=True, check=False, timeout=20
+            jail.command("asterisk", "-rx", "core waitfullybooted"),
+            capture_output=True,
+            check=False,
+            timeout=20,
         )
         if waited.returncode == 0 and self._listens():
             return True
@@ -326,7 +333,10 @@ class Asterisk:
 
 
 class LocalCaller:
-    """A caller made by ``Asterisk.call``. ``channel``: the id of its own half; the dialplan runs on ``channel`` + "-2"."""
+    """A caller made by ``Asterisk.call``.
+
+    ``channel``: the id of its own half; the dialplan's extension runs on ``channel`` + "-2".
+    """
 
     def __init__(self, asterisk: Asterisk, channel: str, heard: Path) -> None:
         self._asterisk = asterisk
@@ -346,7 +356,10 @@ class LocalCaller:
                 raise
 
     def heard(self) -> Samples:
-        """What the caller has heard since it was answered (8 kHz). Complete once the call is over."""
+        """What the caller has heard since it was answered (8 kHz).
+
+        Asterisk writes it 2 s at a time; it is complete once the call is over.
+        """
         data = self._heard.read_bytes() if self._heard.exists() else b""
         return np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.int16)
 

@@ -11,8 +11,8 @@
         await phone.closed()
         match = align(phone.heard(), reference)
 
-The phone speaks G.711 alone, 20 ms packets. Its jitter buffer is off: ``heard()`` is what arrived, sample by sample.
-``tap`` listens on its wire from the beginning. One call at a time; a phone can make several one after another.
+The phone speaks G.711 alone, 20 ms packets. Its jitter buffer is off: ``heard()`` is what arrived, sample by
+sample. ``tap`` listens on its wire from the beginning. One call at a time; several one after another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -80,7 +80,7 @@ class PhoneError(Exception):
 
 
 class Event:
-    """One event of baresip, for example CALL_ESTABLISHED. ``time``: CLOCK_MONOTONIC seconds of its arrival here."""
+    """One event of baresip, for example CALL_ESTABLISHED. ``time``: CLOCK_MONOTONIC seconds, when it came."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.time = time.monotonic()
@@ -94,7 +94,7 @@ class Event:
 class Phone:
     """The phone ``number`` (1001 to 1024) of ``asterisk``. ``work``: an empty directory of its own.
 
-    ``codec`` is "PCMU" or "PCMA". With ``register=True`` it can be called; ``answer`` is then "auto" or "manual".
+    ``codec`` is "PCMU" or "PCMA". With ``register=True`` it can be called; ``answer`` is "auto" or "manual".
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Phone:
         await self.close()
 
     async def close(self) -> None:
-        """End baresip, then its network. A call in progress is not hung up first: the phone is simply gone."""
+        """End baresip, then its network. A call in progress is not hung up: the phone is simply gone."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -163,7 +163,7 @@ class Phone:
     # --- a call
 
     async def dial(self, extension: str) -> None:
-        """Dial with a silent microphone; returns once baresip has begun. Earlier calls' events no longer count."""
+        """Dial with a silent microphone; returns once baresip has begun. Earlier events no longer count."""
         await self.mute()
         self.forget()
         await self.command("dial", f"sip:{extension}@{self._asterisk.sip_address}")
@@ -173,7 +173,7 @@ class Phone:
         await self.command("accept")
 
     async def hang_up(self) -> None:
-        """Hang up; returns once baresip has sent BYE or CANCEL. Nothing happens when the call is over already."""
+        """Hang up; returns once baresip has sent BYE or CANCEL. Does nothing when the call is over."""
         try:
             await self.command("hangup")
         except PhoneError as error:
@@ -193,7 +193,7 @@ class Phone:
         return await self.event("CALL_INCOMING", timeout=timeout)
 
     async def closed(self, timeout: float = 10.0) -> Event:
-        """The call is over, whoever ended it; ``param`` is the reason, for example "503 Service Unavailable"."""
+        """The call is over, whoever ended it; ``param`` is the reason, such as "503 Service Unavailable"."""
         return await self.event("CALL_CLOSED", timeout=timeout)
 
     async def event(self, *types: str, timeout: float = 10.0) -> Event:
@@ -210,7 +210,7 @@ class Phone:
     # --- sound
 
     async def say(self, samples: Samples) -> float:
-        """Play ``samples`` (8 kHz) into the microphone from now on, then silence; replaces what is being said.
+        """Play ``samples`` (8 kHz) into the microphone from now on, then silence; ends what is being said.
 
         Returns the CLOCK_MONOTONIC time of the request; the tap tells when the first packet left.
         """
@@ -279,7 +279,9 @@ class Phone:
         directory = self._work / "phone"
         directory.mkdir(parents=True, exist_ok=True)
         config = _CONFIG.format(
-            address=self.address, control=_CONTROL_PORT, microphone=self._write_microphone(np.zeros(0, np.int16))
+            address=self.address,
+            control=_CONTROL_PORT,
+            microphone=self._write_microphone(np.zeros(0, np.int16)),
         )
         (directory / "config").write_text(config)
         (directory / "accounts").write_text(self._account)
@@ -293,7 +295,14 @@ class Phone:
         reader, self._writer = await self._connect()
         self._tasks.append(asyncio.create_task(self._read(reader)))
         if self._register:
-            await self.event("REGISTER_OK")
+            await self._registered()
+
+    async def _registered(self) -> None:
+        """Until Asterisk can reach the phone. baresip's own event may come before anyone listens."""
+        async with asyncio.timeout(10):
+            path = f"endpoints/PJSIP/{self.number}"
+            while (await self._asterisk.ari("GET", path))["state"] != "online":  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = time.monotonic() + 10
@@ -344,3 +353,7 @@ class Phone:
         if rate != RATE:
             raise PhoneError(f"{files[-1].name}: {rate} Hz")
         return samples
+
+
+PhoneMaker = Callable[..., Awaitable[Phone]]
+"""The ``phone`` fixture: ``alice = await phone("1001", codec="PCMA")``."""

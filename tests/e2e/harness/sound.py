@@ -1,7 +1,7 @@
 """Sound for tests: WAV files, G.711 decoding, and a signal that behaves like speech.
 
-Everywhere ``Samples`` is an int16 array, mono. G.711 is decoded straight from the formulas of ITU-T G.711, not with the
-code under test.
+Everywhere ``Samples`` is an int16 array, mono. G.711 is decoded straight from the formulas of ITU-T G.711,
+not with the code under test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SILENCE_DBFS = -100.0
 def read_wav(path: Path) -> tuple[Samples, int]:
     """The samples (first channel) and the rate of a 16-bit WAV file.
 
-    A file that is still being written, whose header does not know its length yet, is read up to its present end.
+    A file still being written, whose header does not know its length yet, is read up to its present end.
     """
     data = path.read_bytes()
     with wave.open(io.BytesIO(data)) as reader:
@@ -67,8 +67,8 @@ def silence(seconds: float, rate: int = RATE) -> Samples:
 def speechlike(seconds: float, rate: int = RATE, *, seed: int = 1, level: float = -20.0) -> Samples:
     """A signal with the traits of speech that matter here, the same for the same seed.
 
-    Pitch wanders, harmonics fall off with frequency up to 3.2 kHz, syllables come at an irregular 4-5 per second: no
-    two moments are alike, so an alignment has one answer only. ``level`` is its RMS in dBFS.
+    Pitch wanders, harmonics fall off with frequency up to 3.2 kHz, syllables come at an irregular 4-5 per
+    second: no two moments are alike, so an alignment has one answer only. ``level`` is its RMS in dBFS.
     """
     generator = np.random.default_rng(seed)
     n = round(seconds * rate)

@@ -1,10 +1,11 @@
 """What went over the wire between a phone and Asterisk, packet by packet.
 
-The tap is a packet socket on this machine's end of the phone's veth pair. Each packet carries the time at which
-the kernel saw it (SO_TIMESTAMPNS, packet(7)), whenever the test comes round to reading it: a busy event loop does
-not blur the measurement. The kernel stamps in CLOCK_REALTIME; times are handed out in CLOCK_MONOTONIC, the clock
-of ``time.monotonic()`` and of ``loop.time()``, by the offset between both clocks taken when the packet is read
-(a step of the wall clock between stamp and reading would show; slewing does not matter).
+The tap is a packet socket on this machine's end of the phone's veth pair. Each packet carries the time at
+which the kernel saw it (SO_TIMESTAMPNS, packet(7)), whenever the test comes round to reading it: a busy event
+loop does not blur the measurement. The kernel stamps in CLOCK_REALTIME; times are handed out in
+CLOCK_MONOTONIC, the clock of ``time.monotonic()`` and of ``loop.time()``, by the offset between both clocks
+taken when the packet is read (a step of the wall clock between stamp and reading
+would show; slewing does not matter).
 
 There is no thread: packets wait in the kernel (32 MB, minutes of one call) until a method asks for them.
 """
@@ -12,6 +13,7 @@ There is no thread: packets wait in the kernel (32 MB, minutes of one call) unti
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 import time
@@ -27,7 +29,7 @@ from .sound import RATE, SILENCE_DBFS, Samples, alaw_table, level_dbfs, ulaw_tab
 # linux/if_ether.h, linux/if_packet.h, asm-generic/socket.h
 _ETH_P_ALL, _ETH_P_IP = 0x0003, 0x0800
 _PACKET_OUTGOING = 4
-_PACKET_STATISTICS = 6
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
 _UDP = 17
@@ -48,7 +50,7 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One RTP packet. ``time``: seconds of CLOCK_MONOTONIC. ``level``: dBFS of ``pcm`` (empty for an event)."""
+    """One RTP packet. ``time``: CLOCK_MONOTONIC seconds. ``level``: dBFS of ``pcm`` (empty for an event)."""
 
     time: float
     way: Way
@@ -99,8 +101,8 @@ class RtpTap:
         return [p for p in self._packets if p.way is way and since <= p.time <= until]
 
     def dropped(self) -> int:
-        """Packets the kernel had no room for since the last call of this method; 0 unless a test runs for minutes."""
-        raw = self._socket.getsockopt(263, _PACKET_STATISTICS, 8)  # SOL_PACKET
+        """Packets the kernel had no room for since this was last asked; 0 unless a test runs for minutes."""
+        raw = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         return int(struct.unpack("II", raw)[1])
 
     async def wait(self, wanted: Callable[[Packet], bool], timeout: float = 10.0) -> Packet:
@@ -154,10 +156,10 @@ class RtpTap:
     def gaps(self, way: Way, *, since: float = 0.0, until: float = float("inf")) -> list[float]:
         """Seconds between one voice packet's time and the next one's."""
         times = [p.time for p in self.packets(way, since=since, until=until) if len(p.pcm)]
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(times)]
 
     def lost(self, way: Way) -> int:
-        """Sequence numbers missing between the first and the last packet of the newest stream of that direction."""
+        """Sequence numbers missing from the newest stream of that direction."""
         packets = self.packets(way)
         numbers = [p.sequence for p in packets if p.ssrc == packets[-1].ssrc] if packets else []
         if not numbers:
@@ -176,7 +178,7 @@ class RtpTap:
         return "".join(done.values())
 
     def sound(self, way: Way, *, since: float = 0.0, until: float = float("inf")) -> Samples:
-        """What the direction's packets say, each placed by its RTP timestamp within the newest stream (8 kHz).
+        """What that direction said in its newest stream (8 kHz), each packet placed by its RTP timestamp.
 
         Silence stands where the timestamps leave room: lost packets, or a sender that paused.
         """
@@ -211,7 +213,7 @@ class RtpTap:
 
 
 def _parse(ip: bytes, at: float, way: Way) -> Packet | None:
-    """The RTP packet (RFC 3550, section 5.1) inside an IPv4 packet; None for anything else, RTCP and SIP too."""
+    """The RTP packet (RFC 3550, section 5.1) inside an IPv4 packet; None for all else, RTCP and SIP too."""
     header = (ip[0] & 15) * 4
     if ip[9] != _UDP or len(ip) < header + 20:
         return None
@@ -224,6 +226,4 @@ def _parse(ip: bytes, at: float, way: Way) -> Packet | None:
     table = _TABLES.get(second & 0x7F)
     pcm = table[np.frombuffer(payload, np.uint8)] if table is not None else np.zeros(0, np.int16)
     level = level_dbfs(pcm) if len(pcm) else SILENCE_DBFS
-    return Packet(
-        at, way, sequence, timestamp, second & 0x7F, bool(second & 0x80), ssrc, payload, pcm, level
-    )
+    return Packet(at, way, sequence, timestamp, second & 0x7F, bool(second & 0x80), ssrc, payload, pcm, level)

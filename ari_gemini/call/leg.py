@@ -1,0 +1,72 @@
+"""How a call hangs on Asterisk: what ways A and B have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ari_gemini.ari.channel import Channel
+from ari_gemini.audiosocket.connection import Connection, EndReason, MediaEnd
+from ari_gemini.errors import CallEnded
+
+DEFAULT_AGENT = "default"
+"""Who answers when the dialplan names nobody."""
+
+MEDIA_FAULTS = frozenset({EndReason.ERROR, EndReason.PROTOCOL, EndReason.FLOOD, EndReason.DEFECT})
+"""Endings of the media connection that are nobody's hanging up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls whom, and which agent answers. Unknown is empty."""
+
+    agent: str
+    caller_number: str = ""
+    caller_name: str = ""
+    called_number: str = ""
+
+
+class Leg(Protocol):
+    """How a call hangs on Asterisk. Ways A and B differ here and nowhere else.
+
+    ``identify`` and ``open_media`` run side by side. Every method but ``release`` and ``media_ended`` may
+    raise AriError or CallEnded; AriNotFound and AriConflict mean that the caller is gone. Cancelling one
+    leaves nothing that ``release`` does not clean up.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    async def identify(self) -> Identity:
+        """Who is calling."""
+
+    async def variables(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Channel variables that are set, of those asked for. Comes after ``identify``."""
+
+    async def open_media(self) -> Connection:
+        """Bring up the AudioSocket connection."""
+
+    async def join(self) -> None:
+        """The model is there: answer, and let caller and media hear each other."""
+
+    async def release(self, ended: CallEnded) -> None:
+        """Undo everything, and send the caller on where that makes sense. Bounded in time; never raises."""
+
+    def media_ended(self, end: MediaEnd) -> CallEnded:
+        """What the end of the AudioSocket connection means for the call."""
+
+
+async def read_variables(channel: Channel, names: Sequence[str]) -> dict[str, str]:
+    """Read the channel variables side by side; those that are not set are left out.
+
+    Raises the first error that comes. However it ends, no request of its own goes on.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reading = {name: tasks.create_task(channel.get_variable(name)) for name in names}
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    values = {name: task.result() for name, task in reading.items()}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,177 @@
+"""A simulated Asterisk: ARI over HTTP, events over a WebSocket, and AudioSocket connections to the service.
+
+It behaves as a real Asterisk 22.10.1 did in the same situations, as far as calls to this service go. SIP, RTP
+and the dialplan are not simulated: a call begins at ``Stasis()`` or ``AudioSocket()``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
+from uuid import UUID, uuid4
+
+from ari_gemini.simulator.asterisk_http import HttpFront, Request
+from ari_gemini.simulator.asterisk_media import Phone, SilentVoice, Voice
+from ari_gemini.simulator.asterisk_rest import Refused, Rest
+from ari_gemini.simulator.asterisk_state import NORMAL_CLEARING, Continuation, SimBridge, SimChannel
+from ari_gemini.simulator.asterisk_switch import Switch
+
+__all__ = ["CallOptions", "Continuation", "Refused", "Request", "SimulatedAsterisk", "SimulatedCall", "Voice"]
+
+USERNAME = "gemini"
+PASSWORD = "simulated"  # noqa: S105  # of a stand-in that listens on loopback
+
+
+class CallOptions(TypedDict, total=False):
+    """What is particular about a caller."""
+
+    number: str
+    """Caller id; ``4711`` unless given."""
+    name: str
+    exten: str
+    """What was dialled."""
+    context: str
+    voice: Voice
+    """Who speaks and hears; :class:`SilentVoice` unless given."""
+    variables: Mapping[str, str]
+    """Channel variables the dialplan has set."""
+    stays: bool
+    """When the service sends the caller on, the dialplan keeps the channel instead of hanging it up."""
+
+
+class SimulatedCall:
+    """A caller's side of one call."""
+
+    def __init__(self, switch: Switch, channel: SimChannel, voice: Voice) -> None:
+        self._switch = switch
+        self.channel = channel
+        self.voice = voice
+
+    @property
+    def id(self) -> str:
+        """The channel's id."""
+        return self.channel.id
+
+    @property
+    def continued(self) -> Continuation | None:
+        """Where the service sent the caller on in the dialplan; None as long as it has not."""
+        return self.channel.continued
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The channel's variables."""
+        return self.channel.variables
+
+    def hang_up(self, cause: int = NORMAL_CLEARING) -> None:
+        """The caller hangs up, now. ``cause`` is a Q.850 number."""
+        self._switch.hang_up(self.channel, cause, told=True)
+
+    def press(self, digits: str) -> None:
+        """The caller presses keys."""
+        for digit in digits:
+            self._switch.press(self.channel, digit)
+
+    async def wait_answered(self) -> None:
+        """Wait until the service answered."""
+        await self.channel.answered.wait()
+
+    async def wait_left(self) -> None:
+        """Wait until the service let go of the call: hung up, or sent on in the dialplan."""
+        await self.channel.left.wait()
+
+    async def wait_gone(self) -> None:
+        """Wait until the channel does not exist any more."""
+        await self.channel.gone.wait()
+
+
+class SimulatedAsterisk(HttpFront):
+    """One simulated Asterisk. ``start``, place calls, ``stop``; or as ``async with``.
+
+    To break it: ``media_refused``, ``delay``, ``on_request``, ``drop_events``, ``send_raw``,
+    ``stop_listening``, ``restart``.
+    """
+
+    def __init__(self, username: str = USERNAME, password: str = PASSWORD) -> None:
+        super().__init__(username, password)
+        self._switch = Switch(self.emit, lambda app: app in self.connected_apps())
+        self._rest = Rest(self._switch, self.connected_apps)
+        self._serial = itertools.count()
+
+    @property
+    def channels(self) -> Mapping[str, SimChannel]:
+        """Channels that exist now, by id."""
+        return self._switch.channels
+
+    @property
+    def bridges(self) -> Mapping[str, SimBridge]:
+        """Bridges that exist now, by id."""
+        return self._switch.bridges
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; port 0 takes a free one. After ``stop_listening`` the channels are still there.
+
+        Raises OSError.
+        """
+        await self.listen(self._rest, host, port)
+
+    async def stop(self) -> None:
+        """End as a process ends: connections and channels are gone, and no event tells of it. Idempotent."""
+        await self.stop_listening()
+        await self._switch.wait_quiet()
+
+    async def restart(self) -> None:
+        """Stop and start again at the same address. Raises OSError."""
+        await self.stop()
+        await self.start(self.host, self.port)
+
+    async def __aenter__(self) -> SimulatedAsterisk:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def call(
+        self,
+        app: str = "ari-gemini",
+        args: Sequence[str] = ("default",),
+        **options: Unpack[CallOptions],
+    ) -> SimulatedCall:
+        """A caller dials (``700`` unless told) and the dialplan says ``Stasis(app,args...)``.
+
+        When nobody is connected for ``app``, the call has left it at once.
+        """
+        call = self._new_call("700", options)
+        self._switch.enter_stasis(call.channel, app, list(args))
+        return call
+
+    async def audiosocket_call(
+        self, address: str, call_id: UUID | None = None, **options: Unpack[CallOptions]
+    ) -> SimulatedCall:
+        """A caller dials (``701`` unless told); the dialplan answers, then ``AudioSocket(call_id,address)``.
+
+        Raises OSError or TimeoutError when nobody answers at ``address`` (HOST:PORT): the channel is gone.
+        """
+        call = self._new_call("701", options)
+        self._switch.answer(call.channel)
+        await self._switch.audiosocket_app(call.channel, address, call_id or uuid4())
+        return call
+
+    def _new_call(self, exten: str, options: CallOptions) -> SimulatedCall:
+        serial = next(self._serial)
+        voice = options.get("voice") or SilentVoice()
+        channel = SimChannel(
+            f"{int(time.time())}.{serial}",
+            f"PJSIP/simulated-{serial:08x}",
+            caller_number=options.get("number", "4711"),
+            caller_name=options.get("name", ""),
+            context=options.get("context", "ari-gemini"),
+            exten=options.get("exten", exten),
+            variables=dict(options.get("variables", {})),
+            phone=Phone(voice),
+            dialplan_stays=options.get("stays", False),
+        )
+        self._switch.add(channel)
+        return SimulatedCall(self._switch, channel, voice)

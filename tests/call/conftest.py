@@ -1,0 +1,311 @@
+"""A call's surroundings, played by the test: Asterisk's leg, the media connection, the model's session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from uuid import UUID, uuid4
+
+import pytest
+
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.audiosocket.connection import EndReason, MediaEnd
+from ari_gemini.call.agent import Agent
+from ari_gemini.call.call import Call, CallSettings
+from ari_gemini.call.leg import Identity
+from ari_gemini.call.registry import Registry
+from ari_gemini.errors import CallEnded, Cause
+from ari_gemini.realtime.session import Capabilities, SessionSettings
+
+LONG = 30.0
+"""Seconds: only a hanging test gets there."""
+
+
+class Connection:
+    """The media connection, without a socket."""
+
+    def __init__(self, uuid: UUID | None = None, rate: int = 8000) -> None:
+        self.uuid = uuid or uuid4()
+        self.rate = rate
+        self.written: list[tuple[bytes, int]] = []
+        self.sink = None
+        self.end: MediaEnd | None = None
+        self.farewell: str | None = None
+
+    def attach(self, sink) -> None:
+        assert self.sink is None
+        self.sink = sink
+        if self.end is not None:
+            sink.ended(self.end)
+
+    def write_audio(self, pcm: bytes, rate: int | None = None) -> bool:
+        self.written.append((pcm, rate or self.rate))
+        return True
+
+    def finish(self, end: MediaEnd, farewell: str | None = None) -> None:
+        if self.end is None:
+            self.end, self.farewell = end, farewell
+            if self.sink is not None:
+                self.sink.ended(end)
+
+    def close(self) -> None:
+        self.finish(MediaEnd(EndReason.CLOSED_BY_US), "close")
+
+    def hangup(self) -> None:
+        self.finish(MediaEnd(EndReason.CLOSED_BY_US), "hangup")
+
+    def refuse(self, why: str) -> None:
+        self.finish(MediaEnd(EndReason.REFUSED, why), "refuse")
+
+    async def wait_closed(self) -> None:
+        assert self.end is not None, "waited for a connection that nobody closes"
+
+    @property
+    def speech(self) -> bytes:
+        """Everything written, in one piece."""
+        return b"".join(pcm for pcm, _ in self.written)
+
+
+class Session:
+    """A model session that says what the test puts into ``inbox``."""
+
+    def __init__(self, steps: list[str] | None = None, input_rate: int = 16000) -> None:
+        self.capabilities = Capabilities(AudioFormat(input_rate), AudioFormat(24000))
+        self.steps = steps if steps is not None else []
+        self.inbox: asyncio.Queue = asyncio.Queue()
+        self.heard: list[bytes] = []
+        self.closed = 0
+        self.greet_error: Exception | None = None
+        self.close_error: Exception | None = None
+        self.taking = asyncio.Event()
+        self.taking.set()
+        self._heard = asyncio.Event()
+
+    async def send_audio(self, pcm: bytes) -> None:
+        self.heard.append(pcm)
+        self._heard.set()
+        await self.taking.wait()
+
+    async def until_heard(self, count: int) -> bytes:
+        """Wait for ``count`` bytes of caller audio; return all of it."""
+        while len(b"".join(self.heard)) < count:
+            self._heard.clear()
+            await self._heard.wait()
+        return b"".join(self.heard)
+
+    async def send_text(self, text: str) -> None:
+        raise AssertionError("nobody sends text")
+
+    async def greet(self, instruction: str) -> None:
+        self.steps.append(f"greet {instruction}")
+        if self.greet_error is not None:
+            raise self.greet_error
+
+    async def receive(self) -> Sequence:
+        said = await self.inbox.get()
+        self.inbox.task_done()
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def say(self, *happened) -> None:
+        """Let the model say that, and wait until the call has acted on it and asks for more."""
+        self.inbox.put_nowait(happened)
+        await self.inbox.join()
+        await asyncio.sleep(0)
+
+    def fail(self, error: Exception) -> None:
+        self.inbox.put_nowait(error)
+
+    async def close(self) -> None:
+        self.closed += 1
+        self.steps.append("session closed")
+        if self.close_error is not None:
+            raise self.close_error
+
+
+class Steps(list[str]):
+    """What happened, in order. A step may be told to hang or to fail; a test may wait for any."""
+
+    def __init__(self) -> None:
+        self.hang: set[str] = set()
+        self.fail: dict[str, Exception] = {}
+        self.fail_on_cancel: dict[str, Exception] = {}
+        self.on: dict[str, Callable[[], None]] = {}
+        self._news = asyncio.Event()
+
+    def append(self, step: str) -> None:
+        super().append(step)
+        self._news.set()
+
+    async def take(self, step: str) -> None:
+        self.append(step)
+        if step in self.on:
+            self.on[step]()
+        if step in self.fail:
+            raise self.fail[step]
+        if step in self.hang:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if step in self.fail_on_cancel:
+                    raise self.fail_on_cancel[step] from None
+                raise
+
+    async def until(self, step: str) -> None:
+        while step not in self:
+            self._news.clear()
+            await self._news.wait()
+
+
+class Leg:
+    """Asterisk's side of a call."""
+
+    id = "1700000000.1"
+
+    def __init__(self, steps: Steps, connection: Connection) -> None:
+        self.steps = steps
+        self.connection = connection
+        self.agent = "default"
+        self.values: Mapping[str, str] = {}
+        self.asked: Sequence[str] = ()
+        self.released: list[CallEnded] = []
+        self.release_hangs: asyncio.Event | None = None
+
+    async def identify(self) -> Identity:
+        await self.steps.take("identify")
+        return Identity(self.agent, "0301234", "Ada {called_number}", "100")
+
+    async def variables(self, names: Sequence[str]) -> Mapping[str, str]:
+        self.asked = names
+        await self.steps.take("variables")
+        return self.values
+
+    async def open_media(self) -> Connection:
+        await self.steps.take("open_media")
+        return self.connection
+
+    async def join(self) -> None:
+        await self.steps.take("join")
+
+    async def release(self, ended: CallEnded) -> None:
+        self.released.append(ended)
+        self.steps.append("release")
+        if self.release_hangs is not None:
+            await self.release_hangs.wait()
+        self.connection.close()
+        if "release" in self.steps.fail:
+            raise self.steps.fail["release"]
+        self.steps.append("released")
+
+    def media_ended(self, end: MediaEnd) -> CallEnded:
+        return CallEnded(Cause.MEDIA_LOST, str(end))
+
+
+class Observer:
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.transcripts: list[tuple[str, str]] = []
+        self.turns: list = []
+        self.outcomes: list[CallEnded] = []
+
+    def started(self, call: Call) -> None:
+        self.steps.append("started")
+
+    def transcript(self, call: Call, speaker, text: str) -> None:
+        self.transcripts.append((speaker.value, text))
+
+    def turn(self, call: Call, turn) -> None:
+        self.turns.append(turn)
+
+    def ended(self, call: Call, outcome: CallEnded) -> None:
+        self.outcomes.append(outcome)
+
+
+class Rig:
+    """A call with everything around it."""
+
+    def __init__(self) -> None:
+        self.steps = Steps()
+        self.connection = Connection()
+        self.leg = Leg(self.steps, self.connection)
+        self.sessions: list[Session] = []
+        self.settings: list[SessionSettings] = []
+        self.refusals: list[Exception] = []
+        self.agents = {"default": Agent(greeting="Greet {caller_name}.", variables=("ORDER",))}
+        self.registry = Registry(2)
+        self.observer = Observer(self.steps)
+        self.outcome: CallEnded | None = None
+
+    async def open_session(self, settings: SessionSettings) -> Session:
+        self.settings.append(settings)
+        await self.steps.take("open_session")
+        if self.refusals:
+            raise self.refusals.pop(0)
+        session = Session(self.steps)
+        self.sessions.append(session)
+        return session
+
+    def make(self, **settings) -> Call:
+        self.call = Call(
+            self.leg,
+            settings=CallSettings(**{"setup_timeout": LONG, "prebuffer_ms": 0} | settings),
+            agents=self.agents,
+            open_session=self.open_session,
+            registry=self.registry,
+            observer=self.observer,
+        )
+        return self.call
+
+    def start(self, **settings) -> asyncio.Task[CallEnded]:
+        self.task = asyncio.create_task(self.make(**settings).run())
+        return self.task
+
+    async def up(self, **settings) -> Session:
+        """Start the call and wait until caller and model talk."""
+        self.start(**settings)
+        await self.steps.until("started")
+        if self.agents["default"].greeting:
+            while not any(step.startswith("greet") for step in self.steps):
+                await asyncio.sleep(0)
+        return self.sessions[0]
+
+    async def done(self) -> CallEnded:
+        """Wait for the call's end, however it comes, and see that nothing is left of it."""
+        await asyncio.wait((self.task,))
+        assert len(self.leg.released) == 1
+        outcome = self.leg.released[0]
+        assert self.task.cancelled() or self.task.result() is outcome
+        assert self.observer.outcomes == [outcome]
+        assert [session.closed for session in self.sessions] == [1] * len(self.sessions)
+        assert self.connection.end is not None or "open_media" not in self.steps
+        assert self.call.downlink._timer is None
+        assert self.registry.calls == {}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return outcome
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with asyncio.timeout(LONG):
+        yield Rig()
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+def make_connection() -> Callable[..., Connection]:
+    return Connection
+
+
+@pytest.fixture
+async def make_session() -> Callable[..., Session]:
+    return Session
+
+
+@pytest.fixture
+def rig_type() -> type[Rig]:
+    return Rig
