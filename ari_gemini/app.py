@@ -17,8 +17,9 @@ from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audiosocket.connection import Connection
 from ari_gemini.audiosocket.server import Address, AudioSocketServer
-from ari_gemini.call.call import Call, CallObserver, Leg
+from ari_gemini.call.call import Call, CallObserver
 from ari_gemini.call.dialplan import DialplanLeg
+from ari_gemini.call.leg import Leg
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis import StasisWay
 from ari_gemini.config import Config

@@ -7,13 +7,13 @@ line holds anything that could be a secret.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -121,6 +121,13 @@ class _Environment(EnvSettingsSource):
         self._environ = {name.lower(): value for name, value in environ.items()}
         super().__init__(Config, case_sensitive=False)
 
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """What should be JSON and is not is left to the validation, which can say where it stands."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return self._environ
 
@@ -167,22 +174,10 @@ def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_variables(environ: Mapping[str, str]) -> None:
-    for name, value in environ.items():
-        if not name.upper().startswith(ENV_PREFIX):
-            continue
-        section, _, key = name[len(ENV_PREFIX) :].lower().partition(ENV_DELIMITER)
-        if section not in Config.model_fields:
+    for name in environ:
+        section = name[len(ENV_PREFIX) :].lower().partition(ENV_DELIMITER)[0]
+        if name.upper().startswith(ENV_PREFIX) and section not in Config.model_fields:
             raise ConfigError(f"environment {name}: there is no section [{section}]")
-        if not key and not _is_json(value):
-            raise ConfigError(f"environment {name}: {section}: not JSON; or name a key, as in {name}__KEY")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _take_secret(raw: dict[str, Any], secret: Secret, where: str, environ: Mapping[str, str]) -> None:

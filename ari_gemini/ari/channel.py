@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ari_gemini.ari.client import AriClient, understood
 from ari_gemini.ari.events import BridgeInfo, ChannelInfo, parse_bridge, parse_channel
-from ari_gemini.errors import AriNotFound, AriRejected
+from ari_gemini.errors import AriNotFound
 
 HangupReason = Literal[
     "normal",
@@ -74,7 +74,10 @@ class Channel:
         priority: int | None = None,
         label: str | None = None,
     ) -> None:
-        """Go on in the dialplan; at the next priority if nothing is named. *Stasis*."""
+        """Go on in the dialplan; at the next priority if nothing is named. *Stasis*.
+
+        Asterisk answers before it is done: the channel has left when StasisEnd comes.
+        """
         await self._client.request(
             "channels",
             "continueInDialplan",
@@ -156,24 +159,20 @@ class Bridge:
     async def add_channel(self, *channel_ids: str) -> None:
         """Put channels in, one of them out of another bridge if need be; answered or not.
 
-        Raises AriNotFound when the bridge or a channel is gone, AriConflict when one is not in Stasis.
+        Raises AriNotFound when the bridge is gone, AriRejected when a channel is (status 400) or is not in
+        Stasis (422): among several Asterisk does not say which.
         """
-        await self._move("addChannel", channel_ids)
+        await self._client.request("bridges", "addChannel", bridgeId=self.id, channel=",".join(channel_ids))
 
     async def remove_channel(self, *channel_ids: str) -> None:
         """Take channels out.
 
-        Raises AriNotFound when the bridge or a channel is gone, AriConflict when one is not in it.
+        Raises AriNotFound when the bridge is gone, AriRejected when a channel is (status 400) or is not in it
+        (422).
         """
-        await self._move("removeChannel", channel_ids)
-
-    async def _move(self, nickname: str, channel_ids: tuple[str, ...]) -> None:
-        try:
-            await self._client.request("bridges", nickname, bridgeId=self.id, channel=",".join(channel_ids))
-        except AriRejected as error:
-            if error.status == 400:  # in a list of channels, an unknown one is a bad request to Asterisk
-                raise AriNotFound(str(error), error.status) from error
-            raise
+        await self._client.request(
+            "bridges", "removeChannel", bridgeId=self.id, channel=",".join(channel_ids)
+        )
 
     async def destroy(self) -> None:
         """Destroy it; its channels stay, unbridged. Success when it is gone already."""

@@ -182,6 +182,7 @@ class AriClient:
             log.debug("< ari event", kind=type(event).__name__, about=_subject(event))
             self._tell(self._on_event, event)
             if isinstance(event, ApplicationReplaced) and event.application == self.settings.app:
+                self._go_down("another client took the application")
                 return True
         return False
 

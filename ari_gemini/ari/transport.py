@@ -88,8 +88,6 @@ def status_error(what: str, status: int, message: str = "") -> AriError:
         404: AriNotFound,
         409: AriConflict,
         412: AriConflict,
-        # What the bridge resource answers where the channel resource says 409: not in Stasis, not in it.
-        422: AriConflict,
         # What res_http answers while Asterisk starts, stops or has no session left (http.conf, sessionlimit).
         503: AriUnavailable,
     }
@@ -166,6 +164,8 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
                 yield
         except TimeoutError:
             raise AriTimeout(f"{what}: no answer within {self._limit:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise AriUnavailable(f"no connection to {self._where}: {error.os_error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise AriUnavailable(f"{what}: {self._where}: {error or type(error).__name__}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import structlog
@@ -18,6 +17,7 @@ from ari_gemini.gemini.closes import close_error, one_line
 from ari_gemini.gemini.decoder import Counts, Decoder
 from ari_gemini.gemini.dial import CLOSE_TIMEOUT, dial
 from ari_gemini.gemini.functions import FunctionDeclaration, FunctionResult
+from ari_gemini.gemini.keepalive import Keepalive
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
 from ari_gemini.gemini.trail import Trail
@@ -82,8 +82,9 @@ class GeminiSession(RealtimeSession):
         self._early: list[Event] = []
         self._trail = Trail()
         self._now = asyncio.get_running_loop().time
-        self._keepalive: asyncio.Task[None] | None = None
-        self._heard = True
+        interval = settings.ping_interval
+        self._keepalive = None if interval is None else Keepalive(websocket, interval, settings.lost_after)
+        self._guarding: asyncio.Task[None] | None = None
         self._lost = False
         self._closing = False
         self._told = False
@@ -150,17 +151,11 @@ class GeminiSession(RealtimeSession):
     async def close(self) -> None:
         """End the session with a close frame, within 1 s. Idempotent; raises nothing but its cancellation."""
         self._closing = True
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._websocket.close()
-        except TimeoutError:
-            log.debug("! close frame not answered")
-        finally:
-            self._websocket.transport.abort()  # no-op after a clean close
-        if self._keepalive is not None:
-            await asyncio.wait([self._keepalive])
+        if self._guarding is not None:
+            self._guarding.cancel()
+        await self._hang_up()
+        if self._guarding is not None:
+            await asyncio.wait([self._guarding])
 
     # Setup
 
@@ -174,13 +169,13 @@ class GeminiSession(RealtimeSession):
                     if len(self._early) > _MAX_EARLY:
                         raise MalformedMessage("the model talks without having confirmed the setup")
         except TimeoutError as exc:
-            host = self._settings.host
-            raise SessionUnavailable(f"{host} did not confirm the setup within {limit:g} s") from exc
-        log.info(
-            "= session open", model=self._settings.model, family=self._family.name, resumed=self._resumed
-        )
-        if self._settings.ping_interval is not None:
-            self._keepalive = asyncio.create_task(self._keep_alive(self._settings.ping_interval))
+            error = SessionUnavailable(f"{self._settings.host} did not confirm the setup within {limit:g} s")
+            self._tell(error)
+            raise error from exc
+        model, family = self._settings.model, self._family.name
+        log.info("= session open", model=model, family=family, resumed=self._resumed)
+        if self._keepalive is not None:
+            self._guarding = asyncio.create_task(self._guard(self._keepalive))
 
     def _abort(self) -> None:
         self._websocket.transport.abort()
@@ -203,7 +198,8 @@ class GeminiSession(RealtimeSession):
             data = await self._websocket.recv()
         except ConnectionClosed as exc:
             raise self._ended(exc) from exc
-        self._heard = True
+        if self._keepalive is not None:
+            self._keepalive.heard = True
         try:
             events = self._decoder.decode(data)
         except MalformedMessage as exc:
@@ -224,6 +220,23 @@ class GeminiSession(RealtimeSession):
             log.info("< unknown keys", keys=unknown)
 
     # The end
+
+    async def _guard(self, keepalive: Keepalive) -> None:
+        """Give the connection up when it is lost."""
+        if await keepalive.silence():
+            self._lost = True
+            # A close frame that arrives after all frees the handle, which a silent loss keeps locked.
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """Close within CLOSE_TIMEOUT; behind a full socket the close frame alone would wait for ever."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._websocket.close()
+        except TimeoutError:
+            log.debug("! close frame not answered")
+        finally:
+            self._abort()  # does nothing after a clean close
 
     def _ended(self, exc: ConnectionClosed) -> SessionError:
         """Why the connection is gone; the first time it is also logged with the last messages."""
@@ -250,33 +263,3 @@ class GeminiSession(RealtimeSession):
             self._told = True
             retry, last = error.retry.value, self._trail.lines(self._now())
             log.warning("! session lost", reason=str(error), code=error.code, retry=retry, last=last)
-
-    # Keepalive
-
-    async def _keep_alive(self, interval: float) -> None:
-        """Ping, and give the session up when for long enough neither a message nor a pong came.
-
-        Silence is counted in whole intervals rather than read from a clock, so a stalled loop or a machine
-        that slept does not look like a silent peer.
-        """
-        silent = 0.0
-        while silent < self._settings.lost_after:
-            self._heard = False
-            try:
-                async with asyncio.timeout(interval):
-                    pong = await self._websocket.ping()
-                asyncio.ensure_future(pong).add_done_callback(self._on_pong)
-                await asyncio.sleep(interval)
-            except TimeoutError:
-                log.debug("! ping waits behind a full socket")
-            except ConnectionClosed:
-                return
-            silent = 0.0 if self._heard else silent + interval
-        self._lost = True
-        # A close frame that arrives after all frees the handle, which a silent loss keeps locked.
-        await self._websocket.close()
-
-    def _on_pong(self, pong: asyncio.Future[float]) -> None:
-        with contextlib.suppress(ConnectionClosed, asyncio.CancelledError):
-            pong.result()
-            self._heard = True

@@ -6,9 +6,11 @@ and the dialplan are not simulated: a call begins at ``Stasis()`` or ``AudioSock
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict, Unpack
 from uuid import UUID, uuid4
 
@@ -17,11 +19,26 @@ from ari_gemini.simulator.asterisk_media import Phone, SilentVoice, Voice
 from ari_gemini.simulator.asterisk_rest import Refused, Rest
 from ari_gemini.simulator.asterisk_state import NORMAL_CLEARING, Continuation, SimBridge, SimChannel
 from ari_gemini.simulator.asterisk_switch import Switch
+from ari_gemini.simulator.caller_voice import Line, ScriptedVoice
+from ari_gemini.simulator.phrases import phrase
 
-__all__ = ["CallOptions", "Continuation", "Refused", "Request", "SimulatedAsterisk", "SimulatedCall", "Voice"]
+__all__ = [
+    "CallOptions",
+    "Continuation",
+    "Refused",
+    "Request",
+    "SimulatedAsterisk",
+    "SimulatedCall",
+    "Voice",
+    "serve",
+]
 
 USERNAME = "gemini"
 PASSWORD = "simulated"  # noqa: S105  # of a stand-in that listens on loopback
+SCRIPT = ("ask_hours", "ask_order", "say_goodbye")
+"""What the caller of :func:`serve` says, each after the answer to the one before."""
+POLL_SECONDS = 0.05
+"""How often :func:`serve` looks whether the caller is done."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -175,3 +192,78 @@ class SimulatedAsterisk(HttpFront):
         )
         self._switch.add(channel)
         return SimulatedCall(self._switch, channel, voice)
+
+
+async def serve(
+    listen: str,
+    *,
+    username: str = USERNAME,
+    password: str = PASSWORD,
+    app: str = "ari-gemini",
+    agent: str = "default",
+    calls: int = 0,
+    interval: float = 5.0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Play an Asterisk at ``listen`` (HOST:PORT) with a caller who rings again and again; say what happens.
+
+    Every call enters ``Stasis(app,agent)``, asks a few questions, and hangs up; the next follows ``interval``
+    seconds later. Returns after ``calls`` calls, never when that is 0. Raises OSError when it cannot listen
+    and ValueError when ``listen`` is no address. Cancelling hangs up and closes everything.
+    """
+    host, _, port = listen.rpartition(":")
+    asterisk = SimulatedAsterisk(username, password)
+    await asterisk.start(host.strip("[]"), int(port))
+    try:
+        say(f"Simulated Asterisk at {asterisk.url}, user {username}; waiting for {app!r} to connect")
+        for number in itertools.count(1):
+            await asterisk.wait_connected(app)
+            await _tell_one_call(asterisk, app, agent, _prefixed(f"call {number}: ", say))
+            if number == calls:
+                return
+            await asyncio.sleep(interval)
+    finally:
+        await asterisk.stop()
+
+
+def _prefixed(prefix: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: say(prefix + text)
+
+
+async def _tell_one_call(
+    asterisk: SimulatedAsterisk, app: str, agent: str, say: Callable[[str], None]
+) -> None:
+    lines = [Line(phrase(name).pcm, phrase(name).text) for name in SCRIPT]
+    voice = ScriptedVoice(lines, asyncio.get_running_loop().time)
+    call = await asterisk.call(app, [agent], voice=voice)
+    channel = call.channel
+    say(f"{channel.caller_number} dials {channel.exten}: Stasis({channel.app_data})")
+    answered = asyncio.create_task(_say_when(channel.answered, lambda: say("answered")))
+    try:
+        while not (voice.done or channel.left.is_set()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(channel.left.wait(), POLL_SECONDS)
+    finally:
+        answered.cancel()
+    say(_ending(call))
+    call.hang_up()
+    for turn in voice.report().turns:
+        latency = "no answer" if turn.latency_ms is None else f"answered after {turn.latency_ms:.0f} ms"
+        say(f'"{turn.text}" {latency}')
+
+
+def _ending(call: SimulatedCall) -> str:
+    channel = call.channel
+    if channel.hangup_cause is None and not channel.left.is_set():
+        return "the caller hangs up"
+    if channel.continued is None:
+        return f"the service hung up (cause {channel.hangup_cause})"
+    if channel.variables.get("STASISSTATUS") == "FAILED":
+        return "nobody took the call"
+    cause = channel.variables.get("ARI_GEMINI_CAUSE", "no cause given")
+    return f"the service sent the caller on in the dialplan ({cause})"
+
+
+async def _say_when(event: asyncio.Event, say: Callable[[], None]) -> None:
+    await event.wait()
+    say()

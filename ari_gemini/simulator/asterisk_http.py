@@ -22,6 +22,8 @@ MAX_EVENTS = 10_000
 """Events waiting for one connection. A client that does not read for so long is dropped, as by Asterisk."""
 MAX_REQUESTS = 100_000
 """Requests remembered, the newest: some hours of calls."""
+CLOSE_WAIT = 1.0
+"""Seconds that a closing event connection waits for the client's close frame."""
 SHUTDOWN = 0.1
 """Seconds that requests in progress get when it stops."""
 
@@ -222,26 +224,32 @@ class HttpFront:
         apps = [app for app in request.query.get("app", "").split(",") if app]
         if not apps:
             raise Refused(400, "Missing parameter: app")
-        socket = web.WebSocketResponse(timeout=1.0)
-        await socket.prepare(request)
+        socket = web.WebSocketResponse(timeout=CLOSE_WAIT)
         mine = _EventSocket(socket, request.transport)
-        async with self._connected:
-            for app in apps:
-                self.emit(app, "ApplicationReplaced", {})
-                self._sockets[app] = mine
-            self._connected.notify_all()
-        sender = asyncio.create_task(mine.send_for_ever())
+        await self._register(mine, apps)
+        sender: asyncio.Task[None] | None = None
         try:
+            # From its answer on the client counts on events; they have been queued since it was registered.
+            await socket.prepare(request)
+            sender = asyncio.create_task(mine.send_for_ever())
             async for _ in socket:
                 pass  # Asterisk takes requests here too; this service makes them over HTTP
         finally:
             for app in apps:
                 if self._sockets.get(app) is mine:
                     del self._sockets[app]
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            if sender is not None:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)
             await socket.close(code=WSCloseCode.GOING_AWAY)
         return socket
+
+    async def _register(self, socket: _EventSocket, apps: list[str]) -> None:
+        async with self._connected:
+            for app in apps:
+                self.emit(app, "ApplicationReplaced", {})
+                self._sockets[app] = socket
+            self._connected.notify_all()
 
 
 async def _params(request: web.Request) -> dict[str, str]:

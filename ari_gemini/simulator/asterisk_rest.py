@@ -106,10 +106,14 @@ class Rest:
             raise Refused(404, "Channel not found")
         return channel
 
-    async def _in_stasis(self, ask: Ask) -> SimChannel:
-        """The channel, once it has played the digits it was given: Asterisk does one thing after another."""
+    def _in_stasis(self, ask: Ask) -> SimChannel:
         channel = self._channel(ask)
         _must_be_in_stasis(channel, 409)
+        return channel
+
+    async def _in_stasis_idle(self, ask: Ask) -> SimChannel:
+        """The channel, once it has played the digits it was given: Asterisk does one thing after another."""
+        channel = self._in_stasis(ask)
         await self._digits_played(channel)
         if channel.id not in self._switch.channels:
             raise Refused(404, "Channel not found")
@@ -201,16 +205,16 @@ class Rest:
         self._switch.hang_up(channel, cause, requested=True)
 
     async def channels_answer(self, ask: Ask) -> None:
-        self._switch.answer(await self._in_stasis(ask))
+        self._switch.answer(await self._in_stasis_idle(ask))
 
     async def channels_ring(self, ask: Ask) -> None:
-        (await self._in_stasis(ask)).ringing = True
+        self._in_stasis(ask).ringing = True
 
     async def channels_ring_stop(self, ask: Ask) -> None:
-        (await self._in_stasis(ask)).ringing = False
+        self._in_stasis(ask).ringing = False
 
     async def channels_continue_in_dialplan(self, ask: Ask) -> None:
-        channel = await self._in_stasis(ask)
+        channel = self._in_stasis(ask)
         priority = ask.get("priority")
         where = Continuation(
             ask.get("context"),
@@ -218,19 +222,21 @@ class Rest:
             int(priority) if priority and priority.isdecimal() else None,
             ask.get("label"),
         )
-        self._switch.continue_in_dialplan(channel, where)
+        # Asterisk answers at once and lets the channel go when it has played its digits.
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(loop.time(), channel.busy_until), self._switch.continue_in_dialplan, channel, where)
 
     async def channels_send_dtmf(self, ask: Ask) -> None:
         digits = ask.get("dtmf")
         if digits is None:
             raise Refused(400, "DTMF is required")
-        channel = await self._in_stasis(ask)
+        channel = self._in_stasis(ask)
         each = ask.ms("duration", DTMF_MS) + ask.ms("between", DTMF_MS)
         lasts = ask.ms("before", 0) + each * len(digits) + ask.ms("after", 0)
         if channel.is_media:
             self._switch.digits_to_service(channel, digits)
         channel.digits_heard += digits
-        channel.busy_until = asyncio.get_running_loop().time() + lasts
+        channel.busy_until = max(asyncio.get_running_loop().time(), channel.busy_until) + lasts
 
     async def channels_get_channel_var(self, ask: Ask) -> Json:
         if self._switch.channels.get(ask["channelId"]) is None:
@@ -243,7 +249,7 @@ class Rest:
         return {"value": value}
 
     async def channels_set_channel_var(self, ask: Ask) -> None:
-        channel = await self._in_stasis(ask)
+        channel = await self._in_stasis_idle(ask)
         self._switch.set_variable(channel, ask["variable"], ask.get("value") or "")
 
     async def channels_external_media(self, ask: Ask) -> Json:

@@ -66,7 +66,9 @@ class Switch:
         self._tell(channel, "StasisStart", args=args)
 
     def continue_in_dialplan(self, channel: SimChannel, where: Continuation) -> None:
-        """Leave Stasis for the dialplan."""
+        """Leave Stasis for the dialplan, unless it has left already."""
+        if channel.stasis is None:
+            return
         channel.continued = where
         self._end_stasis(channel)
 

@@ -207,7 +207,10 @@ class ScriptedVoice:
         """The rest of the line being said: frame, is it the first audible one, is it the last."""
         self._began: float | None = None
         self._free_at = 0.0
-        """When the caller's last audible frame ended; cues count from there."""
+        """When the caller's last audible frame ended; delays count from there."""
+        self._last_word_at = 0.0
+        """When that frame was handed out. Nothing that began earlier answers it, and an answer may come at
+        once when the voice has been late and is catching up."""
         self._ear = Ear(fmt)
         self._said = Track(fmt)
         self._heard = Track(fmt)
@@ -250,7 +253,7 @@ class ScriptedVoice:
         """What the caller says in the next 20 ms. To be called every 20 ms from answering on."""
         now = self._clock()
         if self._began is None:
-            self._began = self._free_at = now
+            self._began = self._free_at = self._last_word_at = now
         self._announce(now)
         if not self._frames:
             self._consider(now)
@@ -262,7 +265,7 @@ class ScriptedVoice:
     def hear(self, frame: bytes, at: float) -> None:
         """Take sound that arrived at ``at`` by the same clock."""
         if self._began is None:
-            self._began = self._free_at = at
+            self._began = self._free_at = self._last_word_at = at
         self._ear.hear(frame, at)
         self._heard.add(frame, at - self._began)
         self._frames_heard += 1
@@ -301,7 +304,7 @@ class ScriptedVoice:
     def _has_come(self, cue: Cue, delay: float, now: float) -> bool:
         if cue is Cue.NOTHING:
             return now - self._free_at >= delay - _ROUNDING
-        reply = self._ear.reply_after(self._free_at)
+        reply = self._ear.reply_after(self._last_word_at)
         if reply is None:
             return False
         if cue is Cue.REPLY_BEGIN:
@@ -329,6 +332,7 @@ class ScriptedVoice:
         if is_first:
             turn.began_ms = self._ms(now)
         if is_last:
+            self._last_word_at = now
             self._free_at = now + FRAME_SECONDS
             turn.ended_ms = self._ms(self._free_at)
             self._note(self._free_at, "line_ended", turn.text)
@@ -339,11 +343,11 @@ class ScriptedVoice:
         if not self._turns or self._frames:
             return
         turn = self._turns[-1]
-        reply = self._ear.reply_after(self._free_at)
+        reply = self._ear.reply_after(self._last_word_at)
         if reply is not None:
             turn.reply_began_ms = self._ms(reply)
             turn.reply_ended_ms = self._ms(min(now, self._ear.stretches[-1][1]))
-        over = [ended for began, ended in self._ear.stretches if self._ms(began) < turn.ended_ms]
+        over = [ended for began, ended in self._ear.stretches if began < self._last_word_at]
         if over and self._ms(over[-1]) > turn.began_ms:
             turn.silenced_ms = self._ms(over[-1]) - turn.began_ms
 

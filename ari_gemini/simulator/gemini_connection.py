@@ -274,7 +274,7 @@ class SimulatedSession:
         """The same where nobody would see a defect of the simulator: it ends the session, ``stop`` tells."""
         try:
             self._steer(act)
-        except Exception as defect:  # noqa: BLE001 - whatever it is, a stalled simulator would blame the client
+        except Exception as defect:  # noqa: BLE001  # a stalled simulator would blame the client
             self.failure = defect
             self._conversation.close(1011, INTERNAL_ERROR, self._clock.now())
 

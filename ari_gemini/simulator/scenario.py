@@ -7,8 +7,9 @@ All durations are seconds of the simulator's own clock, which a test may run fas
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,8 +19,18 @@ from ari_gemini.simulator.phrases import join, phrase
 SCENARIO_DIR = Path(__file__).parent / "scenarios"
 DEFAULT_SCENARIO = "two_turns"
 
+T = TypeVar("T")
+
 Trigger = Literal["speech", "text"]
 FaultPoint = Literal["connect", "setup", "ready", "time", "heard", "speech", "caller", "turn", "tool"]
+
+
+def _check_phrases(look_up: Callable[[T], object], names: T) -> None:
+    """Turn the look-up's ConfigError into the ValueError that pydantic collects."""
+    try:
+        look_up(names)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 class _Frozen(BaseModel):
@@ -53,9 +64,9 @@ class ScriptTurn(_Frozen):
 
     @model_validator(mode="after")
     def _known_phrases(self) -> Self:
-        join((*self.first, *self.say))
+        _check_phrases(join, (*self.first, *self.say))
         if self.expect is not None:
-            phrase(self.expect)
+            _check_phrases(phrase, self.expect)
         return self
 
     @property
@@ -173,7 +184,7 @@ class Scenario(_Frozen):
     @field_validator("generic")
     @classmethod
     def _known_phrases(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        join(names)
+        _check_phrases(join, names)
         return names
 
 

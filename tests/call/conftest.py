@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 import pytest
 
+from ari_gemini.ari.client import AriClient
+from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call.agent import Agent
@@ -19,6 +21,12 @@ from ari_gemini.realtime.session import Capabilities, SessionSettings
 
 LONG = 30.0
 """Seconds: only a hanging test gets there."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until ``condition`` holds, whatever makes it so."""
+    while not condition():  # noqa: ASYNC110  # no event for it: playout timers, tasks of the call
+        await asyncio.sleep(0.001)
 
 
 class Connection:
@@ -266,8 +274,7 @@ class Rig:
         self.start(**settings)
         await self.steps.until("started")
         if self.agents["default"].greeting:
-            while not any(step.startswith("greet") for step in self.steps):
-                await asyncio.sleep(0)
+            await until(lambda: any(step.startswith("greet") for step in self.steps))
         return self.sessions[0]
 
     async def done(self) -> CallEnded:
@@ -285,6 +292,11 @@ class Rig:
         return outcome
 
 
+@pytest.fixture(name="until", scope="session")
+def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    return until
+
+
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     async with asyncio.timeout(LONG):
@@ -296,16 +308,100 @@ def connection() -> Connection:
     return Connection()
 
 
-@pytest.fixture
-def make_connection() -> Callable[..., Connection]:
+@pytest.fixture(scope="session")
+def make_connection() -> type[Connection]:
     return Connection
 
 
-@pytest.fixture
-async def make_session() -> Callable[..., Session]:
+@pytest.fixture(scope="session")
+def make_session() -> type[Session]:
     return Session
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rig_type() -> type[Rig]:
     return Rig
+
+
+def channel(channel_id: str, app: str = "Stasis", data: str = "ari-gemini,sales") -> dict:
+    """A channel as ARI describes it."""
+    return {
+        "id": channel_id,
+        "name": f"PJSIP/phone-{channel_id}",
+        "state": "Ring",
+        "caller": {"number": "0301234", "name": "Ada"},
+        "connected": {"number": "", "name": ""},
+        "dialplan": {"context": "in", "exten": "100", "priority": 2, "app_name": app, "app_data": data},
+        "creationtime": "2026-11-22T10:00:00.000+0000",
+    }
+
+
+def bridge(bridge_id: str) -> dict:
+    """A bridge as ARI describes it."""
+    return {
+        "id": bridge_id,
+        "name": "",
+        "bridge_type": "mixing",
+        "technology": "simple_bridge",
+        "channels": [],
+    }
+
+
+class Ari(AriClient):
+    """An Asterisk of which only the requests are real: it does what the test says, and notes everything."""
+
+    def __init__(self) -> None:
+        super().__init__(AriSettings(username="gemini"))
+        self.asked: list[str] = []
+        self.params: dict[str, dict] = {}
+        self.answers: dict[str, list] = {}
+        """What an operation answers, one after the other; the last answer repeats. Errors are raised."""
+        self.held: dict[str, asyncio.Event] = {}
+        """Operations that answer only when their event is set."""
+        self.on: dict[str, Callable[[], None]] = {}
+        """What happens in Asterisk during an operation, before it answers."""
+        self.finished: list[str] = []
+        self._news = asyncio.Event()
+
+    async def request(self, resource: str, nickname: str, **params):
+        self.asked.append(nickname)
+        self.params[nickname] = params
+        self._news.set()
+        if nickname in self.held:
+            await self.held[nickname].wait()
+        if nickname in self.on:
+            self.on[nickname]()
+        answers = self.answers.get(nickname) or [self._usual(resource, nickname, params)]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.finished.append(nickname)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _usual(self, resource: str, nickname: str, params: dict):
+        if nickname in ("externalMedia", "get") and resource == "channels":
+            return channel(params["channelId"])
+        if nickname == "createWithId":
+            return bridge(params["bridgeId"])
+        return [] if nickname == "list" else None
+
+    async def until(self, nickname: str) -> None:
+        while nickname not in self.asked:
+            self._news.clear()
+            await self._news.wait()
+
+
+@pytest.fixture
+async def ari() -> AsyncIterator[Ari]:
+    async with asyncio.timeout(LONG):
+        yield Ari()
+
+
+@pytest.fixture
+def ari_channel() -> Callable[..., dict]:
+    return channel
+
+
+@pytest.fixture
+def ari_bridge() -> Callable[..., dict]:
+    return bridge

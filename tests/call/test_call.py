@@ -57,12 +57,11 @@ async def test_a_call_is_set_up_in_order_and_greets_only_when_it_is_joined(rig) 
     assert (await rig.done()).cause is Cause.CALLER_HANGUP
 
 
-async def test_media_is_brought_up_beside_the_model(rig) -> None:
+async def test_media_is_brought_up_beside_the_model(rig, until) -> None:
     rig.steps.hang = {"identify"}
     rig.start()
     await rig.steps.until("open_media")
-    while not rig.connection.written:
-        await asyncio.sleep(0)
+    await until(lambda: rig.connection.written)
     assert rig.connection.written == [(bytes(320), 8000)], "silence from the first moment"
     rig.call.end(Cause.CALLER_HANGUP)
     await rig.done()
@@ -79,7 +78,9 @@ async def test_without_greeting_the_caller_speaks_first(rig) -> None:
 
 async def test_what_is_known_of_the_caller_reaches_the_instructions(rig) -> None:
     rig.agents = {
-        "sales": Agent(instructions="{caller_number} {called_number} {ORDER} {ABSENT}|", variables=("ORDER", "ABSENT"))
+        "sales": Agent(
+            instructions="{caller_number} {called_number} {ORDER} {ABSENT}|", variables=("ORDER", "ABSENT")
+        )
     }
     rig.leg.agent = "sales"
     rig.leg.values = {"ORDER": "42"}
@@ -227,7 +228,9 @@ async def test_the_model_refuses(rig, error: Exception, cause: Cause) -> None:
     assert len(rig.settings) == 1, "no second attempt"
 
 
-@pytest.mark.parametrize("error", [SessionUnavailable("busy"), SessionDropped("cut"), MalformedMessage("what?")])
+@pytest.mark.parametrize(
+    "error", [SessionUnavailable("busy"), SessionDropped("cut"), MalformedMessage("what?")]
+)
 async def test_the_model_is_asked_again_while_that_can_help(rig, error: Exception) -> None:
     rig.refusals = [error, error, error]
     await rig.up()
@@ -236,11 +239,10 @@ async def test_the_model_is_asked_again_while_that_can_help(rig, error: Exceptio
     await rig.done()
 
 
-async def test_hanging_up_while_the_model_is_asked_again(rig) -> None:
+async def test_hanging_up_while_the_model_is_asked_again(rig, until) -> None:
     rig.refusals = [SessionUnavailable("busy")] * 1000
     rig.start()
-    while len(rig.settings) < 5:
-        await asyncio.sleep(0)
+    await until(lambda: len(rig.settings) >= 5)
     rig.call.end(Cause.CALLER_HANGUP)
     assert (await rig.done()).cause is Cause.CALLER_HANGUP
 
@@ -266,7 +268,9 @@ async def test_a_set_up_that_takes_too_long(rig, step: str, cause: Cause, word: 
 
 async def test_a_model_that_never_comes_says_why(rig) -> None:
     rig.refusals = [SessionUnavailable("busy")]
-    rig.steps.on["open_session"] = lambda: rig.steps.hang.update({"open_session"} if len(rig.settings) > 1 else ())
+    rig.steps.on["open_session"] = lambda: rig.steps.hang.update(
+        {"open_session"} if len(rig.settings) > 1 else ()
+    )
     rig.start(setup_timeout=0.05)
     outcome = await rig.done()
     assert outcome.cause is Cause.MODEL_UNAVAILABLE
@@ -315,7 +319,9 @@ async def test_a_session_that_comes_when_the_call_ends_is_closed(rig) -> None:
 # In mid-call.
 
 
-@pytest.mark.parametrize("error", [SessionDropped("x"), MalformedMessage("x"), KeyRefused("expired"), QuotaExceeded("x")])
+@pytest.mark.parametrize(
+    "error", [SessionDropped("x"), MalformedMessage("x"), KeyRefused("expired"), QuotaExceeded("x")]
+)
 async def test_the_session_ends_in_mid_call(rig, error: Exception) -> None:
     session = await rig.up()
     session.fail(error)
@@ -323,10 +329,9 @@ async def test_the_session_ends_in_mid_call(rig, error: Exception) -> None:
     assert (outcome.cause, outcome.detail) == (Cause.MODEL_LOST, str(error))
 
 
-async def test_the_greeting_cannot_be_sent(rig) -> None:
+async def test_the_greeting_cannot_be_sent(rig, until) -> None:
     rig.start()
-    while not rig.sessions:
-        await asyncio.sleep(0)
+    await until(lambda: rig.sessions)
     rig.sessions[0].greet_error = SessionDropped("gone")
     assert (await rig.done()).cause is Cause.MODEL_LOST
 
@@ -469,15 +474,14 @@ async def test_a_task_that_was_cancelled_before_can_still_run_a_call(rig) -> Non
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whenever_it_ends_nothing_is_left(data: st.DataObject, request: pytest.FixtureRequest) -> None:
+def test_whenever_it_ends_nothing_is_left(data: st.DataObject, rig_type, until) -> None:
     """The end, or a cancellation, comes after any number of the event loop's rounds."""
     rounds = data.draw(st.integers(1, 40))
     how = data.draw(st.sampled_from(["end", "cancel", "both", "media", "session"]))
     refusals = data.draw(st.integers(0, 2))
-    make_rig = request.getfixturevalue("rig_type")
 
     async def live() -> None:
-        rig = make_rig()
+        rig = rig_type()
         rig.refusals = [SessionUnavailable("busy")] * refusals
         rig.start()
         for _ in range(rounds):
@@ -489,8 +493,7 @@ def test_whenever_it_ends_nothing_is_left(data: st.DataObject, request: pytest.F
         if how == "media":
             rig.connection.finish(MediaEnd(EndReason.EOF))
         if how == "session":
-            while not rig.sessions:
-                await asyncio.sleep(0)
+            await until(lambda: rig.sessions)
             rig.sessions[0].fail(SessionDropped("cut"))
         expected = {"media": Cause.MEDIA_LOST, "session": Cause.MODEL_LOST}.get(how, Cause.CALLER_HANGUP)
         if how == "cancel":
@@ -516,11 +519,10 @@ async def test_what_the_caller_says_reaches_the_model(rig) -> None:
     await rig.done()
 
 
-async def test_what_the_model_says_is_queued_and_the_turn_is_told_when_it_is_heard(rig) -> None:
+async def test_what_the_model_says_is_queued_and_the_turn_is_told_when_it_is_heard(rig, until) -> None:
     session = await rig.up()
     await session.say(AudioDelta(TONE, 24000), GenerationComplete(), TurnComplete())
-    while not rig.observer.turns:
-        await asyncio.sleep(0.001)
+    await until(lambda: rig.observer.turns)
     (turn,) = rig.observer.turns
     assert turn.number == 1
     assert turn.interrupted is None
@@ -553,12 +555,11 @@ async def test_an_interruption_clears_reports_and_keeps_late_audio_silent(rig) -
     assert logs[-1]["late_audio_ms"] == 20
 
 
-async def test_a_turn_that_comes_while_the_last_one_plays_is_a_turn_of_its_own(rig) -> None:
+async def test_a_turn_that_comes_while_the_last_one_plays_is_a_turn_of_its_own(rig, until) -> None:
     session = await rig.up(prebuffer_ms=1000)
     for _ in range(3):
         await session.say(AudioDelta(TONE, 24000), TurnComplete())
-    while len(rig.observer.turns) < 3:
-        await asyncio.sleep(0.001)
+    await until(lambda: len(rig.observer.turns) >= 3)
     assert [turn.number for turn in rig.observer.turns] == [1, 2, 3]
     assert all(turn.first_frame is not None and turn.heard_ms >= 20 for turn in rig.observer.turns)
     rig.call.end(Cause.CALLER_HANGUP)
@@ -607,10 +608,12 @@ async def test_the_report_of_a_call_is_one_line(rig) -> None:
         rig.call.end(Cause.CALLER_HANGUP, "why")
         await rig.done()
     lines = [line for line in logs if line["event"] == "call.ended"]
-    assert [(line["cause"], line["detail"], line["call"]) for line in lines] == [("caller_hangup", "why", rig.leg.id)]
+    assert [(line["cause"], line["detail"], line["call"]) for line in lines] == [
+        ("caller_hangup", "why", rig.leg.id)
+    ]
 
 
-async def test_without_an_observer(rig) -> None:
+async def test_without_an_observer(rig, until) -> None:
     call = Call(
         rig.leg,
         settings=CallSettings(prebuffer_ms=0),
@@ -619,8 +622,7 @@ async def test_without_an_observer(rig) -> None:
         registry=rig.registry,
     )
     task = asyncio.create_task(call.run())
-    while not any(step.startswith("greet") for step in rig.steps):
-        await asyncio.sleep(0)
+    await until(lambda: any(step.startswith("greet") for step in rig.steps))
     session = rig.sessions[0]
     await session.say(events.Transcript(Speaker.MODEL, "x"), AudioDelta(TONE, 24000), Interrupted())
     call.end(Cause.CALLER_HANGUP)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import structlog
 import uvloop
@@ -190,6 +191,18 @@ def validated() -> Callable[..., dict[str, Any]]:
     return judge
 
 
+async def until_true(condition: Callable[[], object]) -> None:
+    """Wait for what nobody announces, as what the kernel or the other side's list shows."""
+    async with asyncio.timeout(LONG):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    return until_true
+
+
 Script = Callable[["Wire"], Awaitable[None]]
 
 
@@ -225,6 +238,12 @@ class Wire:
         async with asyncio.timeout(LONG):
             await self.websocket.wait_closed()
 
+    async def over(self) -> None:
+        """Wait until the test says so, and break the connection off."""
+        async with asyncio.timeout(LONG):
+            await self._gemini.over.wait()
+        self.websocket.transport.abort()
+
 
 class Gemini:
     """A server on a port of its own that runs ``script`` on every connection."""
@@ -238,6 +257,7 @@ class Gemini:
         self.failures: list[BaseException] = []
         self.closes: list[tuple[int | None, str | None]] = []
         self.ended = asyncio.Event()
+        self.over = asyncio.Event()
         self.model = "gemini-3.8-live"
         self.port = 0
 
@@ -252,6 +272,15 @@ class Gemini:
         settings = GeminiSettings(**(given | overrides))
         self.model = settings.model.removeprefix("models/")
         return settings
+
+    def sockets(self) -> int:
+        """Ends of connections to or from this server that this process still holds."""
+        held = [
+            (connection.laddr, connection.raddr)
+            for connection in psutil.Process().net_connections("tcp4")
+            if connection.status != psutil.CONN_LISTEN and connection.fd != -1
+        ]
+        return sum(address.port == self.port for addresses in held for address in addresses if address)
 
     async def handle(self, websocket: ServerConnection) -> None:
         try:

@@ -23,6 +23,7 @@ from ari_gemini.gemini.protocol import (
 
 Validated = Callable[..., dict[str, Any]]
 
+CONTENT = '{"clientContent":{"turns":[{"role":"user","parts":[{"text":"Greet him."}]}],"turnComplete":true}}'
 LIVE = "gemini-3.8-live"
 LIVE_31 = "gemini-3.1-flash-live-preview"
 
@@ -47,7 +48,7 @@ def test_audio_is_json_with_standard_base64(pcm: bytes, rate: int) -> None:
         (encode_text("half \ud83d"), '{"realtimeInput":{"text":"half ?"}}'),
         (
             encode_client_content("Greet him."),
-            '{"clientContent":{"turns":[{"role":"user","parts":[{"text":"Greet him."}]}],"turnComplete":true}}',
+            CONTENT,
         ),
     ],
 )

@@ -157,7 +157,6 @@ async def test_a_conversation_of_two_turns(service):
     assert sounding(report.said) == loud(4, 3000) + loud(4, 3001)
     assert [turn.text for turn in report.turns] == ["line 0", "line 1"]
     assert len(report.latencies_ms) == 2
-    assert all(latency > 0 for latency in report.latencies_ms)
     began = [event.what for event in report.events if event.what in {"line_began", "model_began"}]
     order = [what for what, _ in itertools.groupby(began)]  # a slow machine tears speech into pieces
     assert order == ["model_began", "line_began", "model_began", "line_began", "model_began"]

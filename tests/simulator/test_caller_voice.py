@@ -161,6 +161,18 @@ def test_lines_can_be_added_later():
     assert (call.voice.lines_left, call.voice.lines_said) == (0, 1)
 
 
+def test_an_answer_may_come_while_the_voice_catches_up():
+    call = Call(Line(loud(3), "late", Cue.NOTHING, 0), Line(loud(1), "next", delay_ms=100))
+    for _ in range(3):  # the line goes out at once, for the machine had stood still
+        call.said.append(call.voice.next_frame())
+    call.now += 0.001
+    call.voice.hear(loud(1), call.now)
+    call.steps = 1
+    call.run(8)
+    first, following = call.voice.report().turns
+    assert (first.reply_began_ms, following.text) == (pytest.approx(1), "next")
+
+
 def test_what_is_heard_now():
     call = Call(patience=1000.0)
     assert call.voice.silent_ms() == float("inf")

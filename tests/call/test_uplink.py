@@ -1,0 +1,246 @@
+"""Caller to model: every sample, in order, or the oldest gone and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.audio.resample import Resampler
+from ari_gemini.call.uplink import BACKLOG_MS, BATCH_FRAMES, Uplink
+from ari_gemini.errors import SessionDropped
+from ari_gemini.telemetry.timeline import Timeline
+
+FRAMES_OF_BACKLOG = BACKLOG_MS // 20
+
+
+def frame(number: int, samples: int = 160) -> bytes:
+    return struct.pack(f"<{samples}h", *((number * 977 + n * 31) % 20000 - 10000 for n in range(samples)))
+
+
+def resampled(pcm: bytes, source: int = 8000, target: int = 16000) -> bytes:
+    return Resampler(AudioFormat(source), AudioFormat(target)).process(pcm)
+
+
+class Line:
+    """An uplink with a clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timeline = Timeline()
+        self.uplink = Uplink(self.timeline, lambda: self.now)
+        self.tasks: list[asyncio.Task] = []
+
+    def run(self, session) -> asyncio.Task:
+        task = asyncio.create_task(self.uplink.run(session))
+        self.tasks.append(task)
+        return task
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    async with asyncio.timeout(30):
+        line = Line()
+        yield line
+        for task in line.tasks:
+            task.cancel()
+        await asyncio.gather(*line.tasks, return_exceptions=True)
+
+
+async def test_the_very_samples_arrive(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    frames = [frame(n) for n in range(30)]
+    for n, pcm in enumerate(frames):
+        line.uplink.audio(pcm, 8000)
+        if n % 3:
+            await asyncio.sleep(0)
+    assert await session.until_heard(30 * 640) == resampled(b"".join(frames))
+    assert (line.uplink.frames, line.uplink.dropped) == (30, 0)
+
+
+async def test_what_came_before_the_session_is_sent_first(line: Line, make_session) -> None:
+    session = make_session()
+    for n in range(5):
+        line.uplink.audio(frame(n), 8000)
+    line.run(session)
+    line.uplink.audio(frame(5), 8000)
+    assert await session.until_heard(6 * 640) == resampled(b"".join(frame(n) for n in range(6)))
+
+
+async def test_a_model_that_takes_eight_kilohertz_gets_them_untouched(line: Line, make_session) -> None:
+    session = make_session(input_rate=8000)
+    line.run(session)
+    line.uplink.audio(frame(1), 8000)
+    assert await session.until_heard(320) == frame(1)
+
+
+async def test_one_frame_is_one_message(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    for n in range(3):
+        line.uplink.audio(frame(n), 8000)
+        await session.until_heard((n + 1) * 640)
+    assert [len(pcm) for pcm in session.heard] == [640] * 3
+
+
+async def test_a_backlog_leaves_in_batches(line: Line, make_session) -> None:
+    session = make_session()
+    for n in range(2 * BATCH_FRAMES + 1):
+        line.uplink.audio(frame(n), 8000)
+    line.run(session)
+    await session.until_heard((2 * BATCH_FRAMES + 1) * 640)
+    assert [len(pcm) for pcm in session.heard] == [BATCH_FRAMES * 640, BATCH_FRAMES * 640, 640]
+
+
+async def test_the_oldest_goes_first_when_the_session_takes_nothing(line: Line, make_session) -> None:
+    for n in range(FRAMES_OF_BACKLOG + 7):
+        line.uplink.audio(frame(n), 8000)
+    assert line.uplink.dropped == 7
+    session = make_session()
+    line.run(session)
+    kept = b"".join(frame(n) for n in range(7, FRAMES_OF_BACKLOG + 7))
+    assert await session.until_heard(FRAMES_OF_BACKLOG * 640) == resampled(kept)
+
+
+async def test_a_session_that_stalls_costs_only_what_is_too_old(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    session.taking.clear()
+    line.uplink.audio(frame(0), 8000)
+    await session.until_heard(640)
+    for n in range(1, FRAMES_OF_BACKLOG + 3):
+        line.uplink.audio(frame(n), 8000)
+    assert line.uplink.dropped == 2
+    session.taking.set()
+    kept = frame(0) + b"".join(frame(n) for n in range(3, FRAMES_OF_BACKLOG + 3))
+    assert await session.until_heard(len(kept) * 2) == resampled(kept)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+async def test_the_bound_is_in_time_whatever_the_rate(line: Line, rate: int) -> None:
+    samples = rate // 50
+    for n in range(FRAMES_OF_BACKLOG + 1):
+        line.uplink.audio(frame(n, samples), rate)
+    assert line.uplink.dropped == 1
+
+
+async def test_a_message_longer_than_the_bound_is_dropped_whole(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    await asyncio.sleep(0)
+    line.uplink.audio(bytes(65534), 8000)
+    assert line.uplink.dropped == 1
+    line.uplink.audio(frame(1), 8000)
+    assert await session.until_heard(640) == resampled(frame(1))
+
+
+async def test_another_rate_begins_anew(line: Line, make_session) -> None:
+    """The queue's old audio cannot be told from the new, so it goes."""
+    session = make_session()
+    line.uplink.audio(frame(0), 8000)
+    line.uplink.audio(frame(1), 8000)
+    line.uplink.audio(frame(2, 480), 24000)
+    assert line.uplink.dropped == 2
+    line.run(session)
+    assert await session.until_heard(640) == resampled(frame(2, 480), 24000)
+
+
+async def test_another_rate_while_it_runs(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    line.uplink.audio(frame(0), 8000)
+    await session.until_heard(640)
+    line.uplink.audio(frame(1, 320), 16000)
+    assert await session.until_heard(1280) == resampled(frame(0)) + frame(1, 320)
+
+
+async def test_chunks_too_small_for_a_sample_of_the_target_are_not_sent_empty(
+    line: Line, make_session
+) -> None:
+    session = make_session()
+    line.run(session)
+    await asyncio.sleep(0)
+    for n in range(3):  # one sample of 48 kHz each: a third of one at 16 kHz
+        line.uplink.audio(frame(n, 1), 48000)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await session.until_heard(2)
+    assert [len(pcm) for pcm in session.heard] == [2]
+
+
+async def test_the_end_of_the_session_ends_it(line: Line, make_session) -> None:
+    class Gone(make_session):
+        async def send_audio(self, pcm: bytes) -> None:
+            raise SessionDropped("gone")
+
+    task = line.run(Gone())
+    line.uplink.audio(frame(0), 8000)
+    with pytest.raises(SessionDropped):
+        await task
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_cancelling_stops_it_and_more_audio_does_no_harm(line: Line, make_session, busy: bool) -> None:
+    session = make_session()
+    task = line.run(session)
+    if busy:
+        session.taking.clear()
+        line.uplink.audio(frame(0), 8000)
+        await session.until_heard(640)
+    else:
+        await asyncio.sleep(0)
+    task.cancel()
+    line.uplink.audio(frame(1), 8000)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    heard = list(session.heard)
+    for n in range(FRAMES_OF_BACKLOG + 2):
+        line.uplink.audio(frame(n), 8000)
+    assert session.heard == heard
+    assert line.uplink.dropped == 3
+
+
+async def test_the_callers_speech_reaches_the_timeline(line: Line) -> None:
+    tone = (8000 * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
+    silence = bytes(320)
+    for pcm in [silence] * 10 + [tone] * 20 + [silence] * 30:
+        line.now += 0.020
+        line.uplink.audio(pcm, 8000)
+    line.timeline.model_audio(line.now)
+    (turn,) = line.timeline.turns
+    assert turn.caller_stopped == pytest.approx(30 * 0.020)
+
+
+@given(
+    cuts=st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, max_size=60),
+    source=st.sampled_from([8000, 16000, 24000, 48000]),
+)
+@settings(max_examples=40, deadline=None)
+def test_whatever_the_pieces_nothing_is_lost(cuts: list[tuple[int, bool]], source: int, make_session) -> None:
+    async def live() -> None:
+        session = make_session()
+        uplink = Uplink(Timeline(), lambda: 0.0)
+        task = asyncio.create_task(uplink.run(session))
+        sent = b""
+        for n, (samples, pause) in enumerate(cuts):
+            pcm = frame(n, samples)
+            uplink.audio(pcm, source)
+            sent += pcm
+            if pause:
+                await asyncio.sleep(0)
+        expected = resampled(sent, source)
+        async with asyncio.timeout(30):
+            heard = await session.until_heard(len(expected))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if uplink.dropped == 0:
+            assert heard == expected
+
+    asyncio.run(live())

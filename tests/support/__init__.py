@@ -1,0 +1,1 @@
+"""What tests of the whole service share: its simulated neighbours, and a clock that does not wait."""
