@@ -103,6 +103,11 @@ class HttpFront:
         async with self._connected:
             await self._connected.wait_for(lambda: app in self._sockets)
 
+    async def wait_disconnected(self, app: str = "ari-gemini") -> None:
+        """Wait until no client listens to this application's events."""
+        async with self._connected:
+            await self._connected.wait_for(lambda: app not in self._sockets)
+
     async def listen(self, rest: Rest, host: str, port: int) -> None:
         """Open the HTTP server. Raises OSError."""
         app = web.Application(middlewares=[self._gate])
@@ -235,9 +240,7 @@ class HttpFront:
             async for _ in socket:
                 pass  # Asterisk takes requests here too; this service makes them over HTTP
         finally:
-            for app in apps:
-                if self._sockets.get(app) is mine:
-                    del self._sockets[app]
+            await self._unregister(mine)
             if sender is not None:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
@@ -249,6 +252,12 @@ class HttpFront:
             for app in apps:
                 self.emit(app, "ApplicationReplaced", {})
                 self._sockets[app] = socket
+            self._connected.notify_all()
+
+    async def _unregister(self, socket: _EventSocket) -> None:
+        async with self._connected:
+            for app in [app for app, held in self._sockets.items() if held is socket]:
+                del self._sockets[app]
             self._connected.notify_all()
 
 

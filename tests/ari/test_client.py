@@ -43,7 +43,7 @@ def said(lines: Lines) -> list[str]:
     return [str(line["event"]) for line in lines if line["log_level"] != "debug"]
 
 
-# -- events ----------------------------------------------------------------------------------------------------
+# -- events ------------------------------------------------------------------------------------------------
 
 
 async def test_events_arrive_in_order(asterisk: SimulatedAsterisk, ear: Any) -> None:
@@ -118,7 +118,7 @@ async def test_one_call_that_does_not_listen_holds_nobody_up(asterisk: Simulated
     assert (queues[deaf.id].qsize(), queues[lively.id].qsize()) == (101, 2)
 
 
-# -- the connection --------------------------------------------------------------------------------------------
+# -- the connection ----------------------------------------------------------------------------------------
 
 
 async def test_asterisk_comes_later_than_we(
@@ -126,25 +126,26 @@ async def test_asterisk_comes_later_than_we(
 ) -> None:
     settings, port = settings_for(asterisk), asterisk.port
     await asterisk.stop()
-    tries = count_attempts = 0
+    attempts: list[int] = []
+    enough = asyncio.Event()
 
     def count(attempt: int, *_: float) -> float:
-        nonlocal tries, count_attempts
-        tries, count_attempts = tries + 1, attempt
+        attempts.append(attempt)
+        if len(attempts) == 5:
+            enough.set()
         return 0.001
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client_module, "reconnect_pause", count)
         async with running(settings) as ear:
             async with asyncio.timeout(PATIENCE):
-                while tries < 5:
-                    await asyncio.sleep(0.001)
+                await enough.wait()
                 assert not ear.client.connected
                 await asterisk.start(port=port)
                 await ear.client.wait_connected()
                 await asterisk.wait_connected()
             assert ear.client.connected
-    assert count_attempts >= 4
+    assert attempts == list(range(len(attempts)))
     assert said(logged) == ["! ari unavailable, will keep trying", "= ari is back"]
     assert logged[0]["kind"] == "AriUnavailable"
 
@@ -153,19 +154,21 @@ async def test_wrong_credentials_are_said_once_and_can_be_put_right(
     asterisk: SimulatedAsterisk, settings_for: SettingsFor, running: Running, logged: Lines
 ) -> None:
     refusals = 0
+    enough = asyncio.Event()
 
     def admits(request: Any, good: Any = asterisk._admits) -> bool:
         nonlocal refusals
         allowed: bool = good(request)
         refusals += not allowed
+        if refusals == 3:
+            enough.set()
         return allowed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asterisk, "_admits", admits)
         async with running(settings_for(asterisk, password="wrong")) as ear:
             async with asyncio.timeout(PATIENCE):
-                while refusals < 3:
-                    await asyncio.sleep(0.001)
+                await enough.wait()
             asterisk.password = "wrong"
             async with asyncio.timeout(PATIENCE):
                 await ear.client.wait_connected()
@@ -206,7 +209,7 @@ async def _keep_events_out(asterisk: SimulatedAsterisk, until: asyncio.Event) ->
         await until.wait()
         await register(*args)
 
-    asterisk._register = wait  # type: ignore[method-assign]
+    asterisk._register = wait  # type: ignore[method-assign,assignment]
 
 
 async def test_asterisk_restarts(asterisk: SimulatedAsterisk, ear: Any) -> None:
@@ -267,8 +270,7 @@ async def test_cancelling_closes_everything(
     assert ear.downs == ["event connection ended"]
     assert not ear.client.connected
     async with asyncio.timeout(PATIENCE):
-        while asterisk.connected_apps():
-            await asyncio.sleep(0.001)
+        await asterisk.wait_disconnected()
     with pytest.raises(AriUnavailable, match="not connected"):
         await ear.client.channels()
 
@@ -309,7 +311,7 @@ async def test_two_services_with_one_name(
     assert said(logged)[-1] == "= ari is back"
 
 
-# -- requests --------------------------------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------------------
 
 
 async def test_no_request_before_there_is_a_connection(settings_for: SettingsFor) -> None:
@@ -356,7 +358,7 @@ async def test_a_stalled_request_holds_up_neither_the_others_nor_the_events(
 
 async def test_many_requests_at_once(asterisk: SimulatedAsterisk, ear: Any) -> None:
     """All are on their way together, more than a common connection pool would allow."""
-    together, all_there = 150, asyncio.Event()
+    together, all_there = 120, asyncio.Event()
     there = 0
 
     async def gather(_method: str, _path: str) -> None:
@@ -465,7 +467,7 @@ async def test_digits_and_variables_stay_out_of_the_log(
     assert not any(secret in str(logged) for secret in ("secret-value", "4242", "digit"))
 
 
-# -- small things ----------------------------------------------------------------------------------------------
+# -- small things ------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))

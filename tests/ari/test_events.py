@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any
 
 import pytest
@@ -166,5 +165,3 @@ def test_no_json_raises(kind: str, fields: dict[str, Any], channel: dict[str, An
         before = parser.unknown + parser.malformed
         parsed = parser.parse(raw)
         assert (parsed is None) == (parser.unknown + parser.malformed == before + 1)
-
-

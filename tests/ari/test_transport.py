@@ -99,7 +99,10 @@ async def test_credentials_travel_in_a_header_only(server: Server, transport_to:
     socket = await transport.ws_connect(f"{server.url}/ari/events", params={"app": "ari-gemini"})
     await socket.close()
     assert [request.headers["Authorization"] for request in server.seen] == [BASIC, BASIC]
-    assert [request.path_qs for request in server.seen] == ["/ari/channels?a=b+c", "/ari/events?app=ari-gemini"]
+    assert [request.path_qs for request in server.seen] == [
+        "/ari/channels?a=b+c",
+        "/ari/events?app=ari-gemini",
+    ]
 
 
 async def test_no_redirect_takes_the_credentials_elsewhere(server: Server, transport_to: To) -> None:
@@ -186,8 +189,8 @@ async def test_an_answer_that_never_comes_times_out(server: Server, transport_to
     for server.handler in (hang, hang_in_the_body):
         with pytest.raises(AriTimeout, match=r"GET /ari/x: no answer within 0.05 s"):
             await transport.request("GET", f"{server.url}/ari/x")
+    server.handler = hang
     with pytest.raises(AriTimeout):
-        server.handler = hang
         await transport.ws_connect(f"{server.url}/ari/events")
     released.set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,8 +25,9 @@ LONG = 30.0
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until ``condition`` holds, whatever makes it so."""
-    while not condition():  # noqa: ASYNC110  # no event for it: playout timers, tasks of the call
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(LONG):
+        while not condition():  # noqa: ASYNC110  # no event for it: playout timers, tasks of the call
+            await asyncio.sleep(0.001)
 
 
 class Connection:
@@ -96,9 +97,10 @@ class Session:
 
     async def until_heard(self, count: int) -> bytes:
         """Wait for ``count`` bytes of caller audio; return all of it."""
-        while len(b"".join(self.heard)) < count:
-            self._heard.clear()
-            await self._heard.wait()
+        async with asyncio.timeout(LONG):
+            while len(b"".join(self.heard)) < count:
+                self._heard.clear()
+                await self._heard.wait()
         return b"".join(self.heard)
 
     async def send_text(self, text: str) -> None:
@@ -161,9 +163,10 @@ class Steps(list[str]):
                 raise
 
     async def until(self, step: str) -> None:
-        while step not in self:
-            self._news.clear()
-            await self._news.wait()
+        async with asyncio.timeout(LONG):
+            while step not in self:
+                self._news.clear()
+                await self._news.wait()
 
 
 class Leg:
@@ -240,6 +243,7 @@ class Rig:
         self.sessions: list[Session] = []
         self.settings: list[SessionSettings] = []
         self.refusals: list[Exception] = []
+        self.greet_error: Exception | None = None
         self.agents = {"default": Agent(greeting="Greet {caller_name}.", variables=("ORDER",))}
         self.registry = Registry(2)
         self.observer = Observer(self.steps)
@@ -251,6 +255,7 @@ class Rig:
         if self.refusals:
             raise self.refusals.pop(0)
         session = Session(self.steps)
+        session.greet_error = self.greet_error
         self.sessions.append(session)
         return session
 
@@ -279,7 +284,8 @@ class Rig:
 
     async def done(self) -> CallEnded:
         """Wait for the call's end, however it comes, and see that nothing is left of it."""
-        await asyncio.wait((self.task,))
+        finished, _ = await asyncio.wait((self.task,), timeout=LONG)
+        assert finished, "the call does not end"
         assert len(self.leg.released) == 1
         outcome = self.leg.released[0]
         assert self.task.cancelled() or self.task.result() is outcome
@@ -298,9 +304,8 @@ def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    async with asyncio.timeout(LONG):
-        yield Rig()
+async def rig() -> Rig:
+    return Rig()
 
 
 @pytest.fixture
@@ -386,15 +391,15 @@ class Ari(AriClient):
         return [] if nickname == "list" else None
 
     async def until(self, nickname: str) -> None:
-        while nickname not in self.asked:
-            self._news.clear()
-            await self._news.wait()
+        async with asyncio.timeout(LONG):
+            while nickname not in self.asked:
+                self._news.clear()
+                await self._news.wait()
 
 
 @pytest.fixture
-async def ari() -> AsyncIterator[Ari]:
-    async with asyncio.timeout(LONG):
-        yield Ari()
+async def ari() -> Ari:
+    return Ari()
 
 
 @pytest.fixture

@@ -329,10 +329,9 @@ async def test_the_session_ends_in_mid_call(rig, error: Exception) -> None:
     assert (outcome.cause, outcome.detail) == (Cause.MODEL_LOST, str(error))
 
 
-async def test_the_greeting_cannot_be_sent(rig, until) -> None:
+async def test_the_greeting_cannot_be_sent(rig) -> None:
+    rig.greet_error = SessionDropped("gone")
     rig.start()
-    await until(lambda: rig.sessions)
-    rig.sessions[0].greet_error = SessionDropped("gone")
     assert (await rig.done()).cause is Cause.MODEL_LOST
 
 

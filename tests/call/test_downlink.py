@@ -300,7 +300,6 @@ def test_stopping_ends_everything(line: Line) -> None:
 async def test_it_runs_on_the_running_loop_unless_told(connection, until) -> None:
     downlink = Downlink(on_first_frame=print, on_turn_played=print, prebuffer_ms=0)
     downlink.start(connection)
-    async with asyncio.timeout(30):
-        await until(lambda: len(connection.written) >= 3)
+    await until(lambda: len(connection.written) >= 3)
     downlink.stop()
     assert {rate for _, rate in connection.written} == {8000}

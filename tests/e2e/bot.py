@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.asterisk import Asterisk
+
 from ari_gemini.app import Service
 from ari_gemini.call.call import Call
 from ari_gemini.config import load_config
@@ -17,7 +19,6 @@ from ari_gemini.realtime.events import Speaker
 from ari_gemini.simulator.gemini_live import GeminiSimulator, SimulatedSession
 from ari_gemini.simulator.scenario import Scenario
 from ari_gemini.telemetry.timeline import Turn
-from harness.asterisk import Asterisk
 
 WAY_A, WAY_B = "700", "701"
 
@@ -29,7 +30,7 @@ class Watcher:
     outcomes: list[CallEnded] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     words: list[tuple[Speaker, str]] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def started(self, call: Call) -> None: ...
 
@@ -41,6 +42,14 @@ class Watcher:
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcomes.append(outcome)
+        self._ended.set()
+
+    async def wait_outcomes(self, count: int, timeout: float = 20.0) -> None:
+        """Wait until ``count`` calls have ended."""
+        async with asyncio.timeout(timeout):
+            while len(self.outcomes) < count:
+                self._ended.clear()
+                await self._ended.wait()
 
 
 @dataclass

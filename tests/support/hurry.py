@@ -13,7 +13,11 @@ import selectors
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
+
+from ari_gemini.simulator import gemini_connection, gemini_live
 
 SHARE = 1 / 20
 LONGEST_LOOK = 0.05
@@ -46,13 +50,15 @@ class _Hurried:
 
 
 @contextmanager
-def hurried(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let the running ``loop`` hurry. Nothing in it may wait for a thread."""
-    inner = loop._selector  # type: ignore[attr-defined]
+def hurried() -> Iterator[None]:
+    """Let the running loop hurry, and the simulated Gemini with it. Nothing in it may wait for a thread."""
+    loop = asyncio.get_running_loop()
+    inner = loop._selector
     fast = _Hurried(inner)
-    loop._selector, loop.time = fast, fast.time  # type: ignore[attr-defined,method-assign]
-    try:
-        yield
-    finally:
-        loop._selector = inner  # type: ignore[attr-defined]
-        # its clock stays ahead, for timers that are still set
+    clock = SimpleNamespace(monotonic=fast.time)
+    with patch.object(gemini_connection, "time", clock), patch.object(gemini_live, "time", clock):
+        loop._selector, loop.time = fast, fast.time
+        try:
+            yield
+        finally:
+            loop._selector = inner  # the clock stays ahead, for timers that are still set
