@@ -51,14 +51,15 @@ class Service:
         self._sessions = sessions or partial(open_session, config.gemini)
         self._stasis: StasisWay | None = None
         self._tasks = asyncio.TaskGroup()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], Call] = {}
         self._stopping = asyncio.Event()
         self._listening = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until ``stop``; then every call is ended and cleaned up.
+        """Serve until ``stop``; then every call is ended and cleaned up, within STOP_SECONDS.
 
-        Raises ConfigError when the media address cannot be had. Cancelling cleans up as well, but in a hurry.
+        Raises ConfigError when the media address cannot be had. Cancelling does the same before it goes on;
+        cancelling once more cuts the clean-up short.
         """
         _warm_up()
         await self.media.start()
@@ -66,10 +67,13 @@ class Service:
             async with self._tasks:
                 control = self._start_control()
                 self._listening.set()
-                await self._stopping.wait()
-                await self._end_calls()
-                if control is not None:
-                    control.cancel()
+                try:
+                    await self._stopping.wait()
+                finally:
+                    # before the TaskGroup cancels anything: to send callers on takes Asterisk control
+                    await self._end_calls()
+                    if control is not None:
+                        control.cancel()
         finally:
             await self.media.close()
 
@@ -126,8 +130,8 @@ class Service:
         if self._stopping.is_set():
             call.end(Cause.SHUTDOWN)
         task = self._tasks.create_task(self._run_call(call), name=f"call {call.id}")
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._calls[task] = call
+        task.add_done_callback(self._calls.pop)
 
     async def _run_call(self, call: Call) -> None:
         try:
@@ -139,15 +143,28 @@ class Service:
                 self._stasis.call_over(call.id)
 
     async def _end_calls(self) -> None:
-        for call in list(self.registry.calls.values()):
+        """End the calls that are up and see those off that still come. What hangs is cancelled."""
+        self._stopping.set()  # from here on, a call that comes is ended as it starts
+        for call in self._calls.values():
             call.end(Cause.SHUTDOWN)
-        if self._calls:
-            _, left = await asyncio.wait(self._calls, timeout=STOP_SECONDS)
-            for task in left:
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._calls:
+                    await asyncio.wait(self._calls)
+        except TimeoutError:
+            log.error("service.calls_hang", calls=[call.id for call in self._calls.values()])
+            for task in self._calls:
                 task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(work)
+        self._tasks.create_task(_guarded(work))
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # a defect in what no call waits for must not end every call
+        log.exception("service.defect")
 
 
 def _warm_up() -> None:

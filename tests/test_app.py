@@ -27,6 +27,7 @@ from support.world import (
     until,
 )
 
+from ari_gemini.app import STOP_SECONDS
 from ari_gemini.call.agent import Agent
 from ari_gemini.errors import Cause, ConfigError
 from ari_gemini.realtime.events import Speaker
@@ -394,19 +395,34 @@ async def test_cancelling_cleans_up_as_well() -> None:
         await asyncio.wait([world.running])
         assert world.running.cancelled()
         assert [outcome.cause for outcome in world.outcomes] == [Cause.SHUTDOWN]
-        await world.nothing_left(*([call] if call.id in world.asterisk.channels else []))
+        assert call.variables["ARI_GEMINI_CAUSE"] == "shutdown"
+        assert call.continued is not None
+        await world.nothing_left(call)
 
 
-async def test_an_address_that_is_taken_is_said_before_anything_is_opened() -> None:
+async def test_a_call_that_has_not_begun_to_run_is_ended_by_stopping_as_well() -> None:
     async with World() as world:
-        taken = str(world.service.media.address)
-        async with asyncio.timeout(LONG):
-            other = World(audiosocket={"listen": taken}, connect=False)
-            with pytest.raises(ConfigError, match="audiosocket.listen"):
-                async with other:
-                    await other.running
-        assert other.asterisk.operations() == []
-        await world.talks()
+        begun = asyncio.get_running_loop().time()
+        call = await world.call()
+        while not world.service.calls:
+            await asyncio.sleep(0)
+        await world.stop()
+        assert asyncio.get_running_loop().time() - begun < STOP_SECONDS
+        assert [outcome.cause for outcome in world.outcomes] == [Cause.SHUTDOWN]
+        assert call.continued is not None
+        await world.nothing_left(call)
+
+
+async def test_a_call_that_hangs_does_not_keep_the_service_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ari_gemini.app.STOP_SECONDS", 0.05)
+    async with World() as world:
+        call = await world.talks()
+        world.asterisk.delay = 1.0
+        await world.stop()
+        assert world.log_lines("service.calls_hang")[0]["calls"] == [call.id]
+        assert [outcome.cause for outcome in world.outcomes] == [Cause.SHUTDOWN]
+        assert world.service.media.connections == 0
+        assert world.gemini.sessions[0].closed
 
 
 @pytest.mark.parametrize("way", ["A", "B"])

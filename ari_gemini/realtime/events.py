@@ -1,7 +1,7 @@
 """What a realtime model tells the call, in no vendor's words.
 
-One server message may carry several events; a session hands them over in the order in which they must be acted on
-(audio before the end of its turn, an interruption before anything that follows it).
+One server message may carry several events; a session hands them over in the order in which they must be
+acted on (audio before the end of its turn, an interruption before anything that follows it).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Speaker(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AudioDelta:
-    """Model speech. ``pcm`` is signed 16-bit little-endian mono at ``rate`` Hz, any length down to one sample."""
+    """Model speech: signed 16-bit little-endian mono at ``rate`` Hz, any length down to one sample."""
 
     pcm: bytes
     rate: int

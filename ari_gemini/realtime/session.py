@@ -16,7 +16,7 @@ TurnCoverage = Literal["only_activity", "all_input", "audio_activity_and_all_vid
 
 
 class ActivityDetection(BaseModel):
-    """When the provider decides that the caller begins and ends to speak. None leaves the provider's default."""
+    """When the provider believes that the caller begins and ends to speak. None: the provider's default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,16 +81,19 @@ class RealtimeSession(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def send_audio(self, pcm: bytes) -> None:
-        """Send caller audio in ``capabilities.input_format``. Cancelling may leave a frame unsent, never half sent.
+        """Send caller audio in ``capabilities.input_format``.
 
-        Raises SessionError when the session is over.
+        Cancelling may leave a frame unsent, never half sent. Raises SessionError when the session is over.
         """
 
     async def send_text(self, text: str) -> None:
         """Send text as user input. Raises SessionError when the session is over."""
 
     async def greet(self, instruction: str) -> None:
-        """Make the model speak first, told how by ``instruction``. Raises SessionError when the session is over."""
+        """Make the model speak first, told how by ``instruction``.
+
+        Raises SessionError when the session is over.
+        """
 
     async def receive(self) -> Sequence[Event]:
         """Wait for the next server message and return its events, possibly none.

@@ -15,18 +15,21 @@ class Agenda:
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, str, Action]] = []
         self._order = count()
+        self._closed = False
 
     def at(self, due: float, action: Action, group: str = "") -> None:
         """Call ``action(now)`` once ``now`` has reached ``due``; ``group`` is a name to drop it by."""
-        heapq.heappush(self._entries, (due, next(self._order), group, action))
+        if not self._closed:
+            heapq.heappush(self._entries, (due, next(self._order), group, action))
 
     def drop(self, group: str) -> None:
         """Forget every action of this group."""
         self._entries = [entry for entry in self._entries if entry[2] != group]
         heapq.heapify(self._entries)
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def close(self) -> None:
+        """Forget everything, and take in nothing more."""
+        self._closed = True
         self._entries.clear()
 
     @property

@@ -94,7 +94,6 @@ class Calls:
             names=[call.name for call in named.values()],
             blocking=blocking,
         )
-        self._desk.reach("tool", now, 1)
 
     def _new_id(self) -> str:
         prefix, digits = self._setup.family.call_id

@@ -190,11 +190,10 @@ class Replies:
         if group is None:
             reply.steps.extend(step.after)
             return False
-        if self._current is not reply:
-            return True
         if group.blocking:
             reply.group = group
-        else:
+        self._desk.reach("tool", now, 1)
+        if self._current is reply and not group.blocking:
             # A call that does not block ends the turn at once; its answer is a turn of its own.
             self._end(reply, now, "IN_PROGRESS")
         return True

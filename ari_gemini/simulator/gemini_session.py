@@ -101,7 +101,7 @@ class Conversation:
     def disconnected(self, now: float) -> None:
         """The connection is gone, whoever ended it: remember the session for a resumption. Idempotent."""
         self.phase = Phase.CLOSED
-        self.agenda.clear()
+        self.agenda.close()
         dialogue, self._dialogue = self._dialogue, None
         if dialogue is not None and self._memory is not None:
             cut, spoke = dialogue.replies.drop(now)
@@ -237,7 +237,7 @@ class Conversation:
 
     def _mute(self) -> None:
         self._muted = True
-        self.agenda.clear()
+        self.agenda.close()
 
     def _fill(self, reason: str) -> str:
         return reason.replace("{model}", self._model).replace("{version}", self._version)

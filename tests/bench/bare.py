@@ -1,7 +1,8 @@
 """``bare``: the least code that does a bridge's work, to measure the service against.
 
-No control, no logging, no turns, no interruption, no errors, no limits: AudioSocket in, 8 to 16 kHz, base64, one WebSocket
-message per frame; JSON and base64 back, 24 to 8 kHz, one clock of 20 ms for all calls. Nothing here is fit for a caller.
+No control, no logging, no turns, no interruption, no errors, no limits: AudioSocket in, 8 to 16 kHz, base64,
+one WebSocket message per frame; JSON and base64 back, 24 to 8 kHz, one clock of 20 ms for all calls. Nothing
+here is fit for a caller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a call costs: frame gaps and CPU at 20, 60 and 100 fully talking calls on one core, beside ``bare``.
 
-The bridge has a core of its own; callers and model share the other one. Both directions talk all the time. Prints a
-table; asserts nothing. These numbers hold for the machine they were made on: compare within one run.
+The bridge has a core of its own; callers and model share the other one. Both directions talk all the time.
+Prints a table; asserts nothing. These numbers hold for the machine they were made on: compare within one run.
 
     python tests/bench/calls.py [--calls 20,60,100] [--seconds 15]
 """
@@ -107,9 +107,7 @@ def measure(kind: str, calls: int, seconds: float) -> dict[str, float]:
         read(model)
         bridge = run_bridge(kind, port, model_port, cores[0], Path(directory))
         usage = psutil.Process(bridge.pid)
-        callers = start(
-            cores[-1], str(HERE / "callers.py"), str(port), str(calls), str(WARMUP), str(seconds)
-        )
+        callers = start(cores[-1], str(HERE / "callers.py"), str(port), str(calls), str(WARMUP), str(seconds))
         read(callers)
         before, began = usage.cpu_times(), time.monotonic()
         read(callers)

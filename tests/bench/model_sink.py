@@ -1,4 +1,4 @@
-"""A model that always talks and always listens: takes every frame, sends 40 ms of sound every 40 ms. For load only."""
+"""A model that always talks and always listens: takes every frame, sends 40 ms of sound every 40 ms."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_what_an_action_enters_for_now_is_done_at_once() -> None:
     assert agenda.next_at is None
 
 
-def test_a_group_can_be_dropped_and_everything_cleared() -> None:
+def test_a_group_can_be_dropped_and_the_whole_closed() -> None:
     done: list[float] = []
     agenda = Agenda()
     agenda.at(1.0, done.append, "mouth")
@@ -32,5 +32,6 @@ def test_a_group_can_be_dropped_and_everything_cleared() -> None:
     assert agenda.next_at == 2.0
     agenda.run(1.5)
     assert done == []
-    agenda.clear()
+    agenda.close()
+    agenda.at(1.0, done.append)
     assert agenda.next_at is None

@@ -14,10 +14,13 @@ LIVE = "models/gemini-3.8-live"
 NATIVE = "models/gemini-2.5-flash-native-audio-latest"
 INVALID = (1007, "Request contains an invalid argument.")
 INTERNAL = (1011, "Internal error encountered.")
-GO_AWAY = (
-    1008,
+GO_AWAY_REASON = (
     "Connection aborted because the client failed to close the connection after receiving a GoAway signal "
-    "once the session durat",
+    "once the session durat"
+)
+GO_AWAY = (1008, GO_AWAY_REASON)
+UNKNOWN_X = (
+    "Invalid JSON payload received. Unknown name \"x\" at 'setup.generation_config': Cannot find field."
 )
 
 
@@ -102,7 +105,7 @@ def test_what_comes_before_setup_complete_is_closed_upon_or_dropped(
         ("{", "Invalid JSON payload received. Unexpected token."),
         (
             {"setup": {"model": LIVE, "generationConfig": {"x": 1}}},
-            "Invalid JSON payload received. Unknown name \"x\" at 'setup.generation_config': Cannot find field.",
+            UNKNOWN_X,
         ),
     ],
 )

@@ -285,6 +285,8 @@ class World:
         assert isinstance(voice, Mouthpiece)
         pcm = phrase("one_moment").pcm
         wanted = resampled(pcm, MODEL, TELEPHONE)
+        if self._agents["default"].greeting:
+            await session.wait_for("turn_complete", timeout=LONG)  # the instruction to greet would interrupt
         begin = len(voice.heard)
         session.say("one_moment")
         await until(lambda: wanted in voice.heard[begin:], "the caller does not hear what the model says")

@@ -1,0 +1,105 @@
+"""What every provider's session must do: the promises of ``realtime.session.RealtimeSession``.
+
+A provider's test subclasses ``SessionContract`` and gives ``open``: a session against a simulated provider that
+answers a greeting with speech.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from ari_gemini.errors import SessionError
+from ari_gemini.realtime.events import AudioDelta, Event, GenerationComplete, Transcript, TurnComplete
+from ari_gemini.realtime.session import RealtimeSession
+
+
+async def events_until(session: RealtimeSession, kind: type[Event]) -> list[Event]:
+    """Everything up to the first event of ``kind``."""
+    events: list[Event] = []
+    async with asyncio.timeout(20):
+        while not any(isinstance(event, kind) for event in events):
+            events += await session.receive()
+    return events
+
+
+async def _received(session: RealtimeSession) -> Sequence[Event]:
+    return await session.receive()
+
+
+async def _receive_for_ever(session: RealtimeSession, receiving: asyncio.Task[Sequence[Event]]) -> None:
+    while True:
+        await receiving
+        receiving = asyncio.create_task(_received(session))
+
+
+class SessionContract:
+    """To be subclassed as ``Test...`` with ``open``."""
+
+    def open(self) -> AbstractAsyncContextManager[RealtimeSession]:
+        """A session, set up, against a provider that says something when greeted."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def session(self) -> AsyncIterator[RealtimeSession]:
+        async with self.open() as session:
+            yield session
+            await session.close()
+
+    async def test_a_greeting_is_answered_with_sound_in_the_promised_format(
+        self, session: RealtimeSession
+    ) -> None:
+        await session.greet("Greet the caller.")
+        events = await events_until(session, TurnComplete)
+        sound = [event for event in events if isinstance(event, AudioDelta)]
+        assert {event.rate for event in sound} == {session.capabilities.output_format.rate}
+        assert all(len(event.pcm) % 2 == 0 for event in sound)
+        assert "".join(event.text for event in events if isinstance(event, Transcript))
+
+    async def test_sound_comes_before_the_end_of_its_turn(self, session: RealtimeSession) -> None:
+        await session.greet("Greet the caller.")
+        events = await events_until(session, TurnComplete)
+        kinds = [type(event) for event in events]
+        last_sound = len(kinds) - 1 - kinds[::-1].index(AudioDelta)
+        assert last_sound < kinds.index(GenerationComplete) < kinds.index(TurnComplete)
+
+    async def test_audio_and_text_are_taken_at_any_time(self, session: RealtimeSession) -> None:
+        frame = bytes(session.capabilities.input_format.frame_bytes)
+        await session.send_audio(frame)
+        await session.send_text("Hello.")
+        await session.send_audio(frame)
+        assert await events_until(session, TurnComplete)
+
+    async def test_cancelling_receive_loses_nothing(self, session: RealtimeSession) -> None:
+        await session.greet("Greet the caller.")
+        events: list[Event] = []
+        async with asyncio.timeout(20):
+            while not any(isinstance(event, TurnComplete) for event in events):
+                receiving = asyncio.create_task(_received(session))
+                await asyncio.sleep(0)
+                if receiving.cancel():
+                    await asyncio.wait([receiving])
+                if not receiving.cancelled():
+                    events += receiving.result()
+                events += await session.receive()
+        kinds = {type(event) for event in events}
+        assert {AudioDelta, GenerationComplete, TurnComplete} <= kinds
+
+    async def test_closing_twice_is_closing_once(self, session: RealtimeSession) -> None:
+        await session.close()
+        await session.close()
+
+    async def test_a_closed_session_says_so_to_whoever_uses_it(self, session: RealtimeSession) -> None:
+        receiving = asyncio.create_task(_received(session))
+        await session.close()
+        with pytest.raises(SessionError):
+            await _receive_for_ever(session, receiving)
+        with pytest.raises(SessionError):
+            await session.send_audio(bytes(session.capabilities.input_format.frame_bytes))
+        with pytest.raises(SessionError):
+            await session.send_text("Hello.")
+        with pytest.raises(SessionError):
+            await session.greet("Hello.")
