@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Protocol, cast
 from uuid import UUID
 
-import numpy as np
-import soxr
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.audio.resample import RATES, Resampler
 
 PHONE_RATE = 8000
 """Hz. The simulated caller has a narrow-band phone (G.711)."""
@@ -26,30 +26,14 @@ CATCH_UP = 1.0
 """Seconds the phone may be late before it skips what it did not say: the machine stood still, nobody else."""
 
 HANGUP, IDENT, DTMF = 0x00, 0x01, 0x03
-AUDIO_RATES = {
-    0x10: 8000,
-    0x11: 12000,
-    0x12: 16000,
-    0x13: 24000,
-    0x14: 32000,
-    0x15: 44100,
-    0x16: 48000,
-    0x17: 96000,
-    0x18: 192000,
-}
-"""AudioSocket message kinds that are sound, and their rates in Hz."""
+_KIND_RATES = (8000, 12000, 16000, 24000, 32000, 44100, 48000, 96000, 192000)
+"""Hz, of the kinds from 0x10 on."""
+AUDIO_RATES = {0x10 + i: rate for i, rate in enumerate(_KIND_RATES) if rate in RATES}
+"""AudioSocket message kinds that are sound, and their rates in Hz, as far as they can be converted."""
 FORMAT_KINDS = {
-    "slin": 0x10,
-    "slin12": 0x11,
-    "slin16": 0x12,
-    "slin24": 0x13,
-    "slin32": 0x14,
-    "slin44": 0x15,
-    "slin48": 0x16,
-    "slin96": 0x17,
-    "slin192": 0x18,
+    "slin" if rate == PHONE_RATE else f"slin{rate // 1000}": kind for kind, rate in AUDIO_RATES.items()
 }
-"""Message kind by Asterisk's name of the format."""
+"""Message kind by Asterisk's name of the format: ``slin``, ``slin16`` …"""
 
 
 class Voice(Protocol):
@@ -85,20 +69,9 @@ class SilentVoice:
         self.bytes_heard += len(frame)
 
 
-class Transcoder:
+def converter(from_rate: int, to_rate: int) -> Callable[[bytes], bytes]:
     """One direction of Asterisk's rate conversion, streaming."""
-
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = (
-            None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16")
-        )
-
-    def convert(self, pcm: bytes) -> bytes:
-        """The next bytes at the other rate; a few milliseconds late, so the first call may give nothing."""
-        if self._stream is None:
-            return pcm
-        samples = np.frombuffer(pcm, np.int16, len(pcm) // 2)
-        return bytes(self._stream.resample_chunk(samples).tobytes())
+    return Resampler(AudioFormat(from_rate), AudioFormat(to_rate)).process
 
 
 class Leg(asyncio.Protocol):
@@ -115,8 +88,8 @@ class Leg(asyncio.Protocol):
         self.digits_received = 0
         """Digits the service sent, which ends the call: Asterisk takes none."""
         self._kind = kind
-        self._up = Transcoder(PHONE_RATE, AUDIO_RATES[kind])
-        self._down: dict[int, Transcoder] = {}
+        self._up = converter(PHONE_RATE, AUDIO_RATES[kind])
+        self._down: dict[int, Callable[[bytes], bytes]] = {}
         self._frame_bytes = AUDIO_RATES[kind] // 50 * 2
         self._pending = bytearray()
         self._buffer = bytearray()
@@ -139,7 +112,7 @@ class Leg(asyncio.Protocol):
         """Send 8 kHz sound of the caller, at the connection's own rate."""
         if not self.open:
             return
-        self._pending += self._up.convert(frame)
+        self._pending += self._up(frame)
         while len(self._pending) >= self._frame_bytes:
             self._send(self._kind, bytes(self._pending[: self._frame_bytes]))
             del self._pending[: self._frame_bytes]
@@ -194,8 +167,9 @@ class Leg(asyncio.Protocol):
             self._end(orderly=True)
         elif kind in AUDIO_RATES and payload:
             self.frames_received += 1
-            down = self._down.setdefault(kind, Transcoder(AUDIO_RATES[kind], PHONE_RATE))
-            if sound := down.convert(payload):
+            if kind not in self._down:
+                self._down[kind] = converter(AUDIO_RATES[kind], PHONE_RATE)
+            if sound := self._down[kind](payload):
                 self.on_audio(sound)
         else:
             self.digits_received += kind == DTMF

@@ -222,9 +222,11 @@ class Rest:
             int(priority) if priority and priority.isdecimal() else None,
             ask.get("label"),
         )
-        # Asterisk answers at once and lets the channel go when it has played its digits.
         loop = asyncio.get_running_loop()
-        loop.call_at(max(loop.time(), channel.busy_until), self._switch.continue_in_dialplan, channel, where)
+        if channel.busy_until <= loop.time():
+            self._switch.continue_in_dialplan(channel, where)
+        else:  # Asterisk answers at once and lets the channel go when it has played its digits
+            loop.call_at(channel.busy_until, self._switch.continue_in_dialplan, channel, where)
 
     async def channels_send_dtmf(self, ask: Ask) -> None:
         digits = ask.get("dtmf")

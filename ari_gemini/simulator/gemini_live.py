@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from ari_gemini.errors import ConfigError
-from ari_gemini.simulator.gemini_access import Access, Admit, NoTokens, TokenGate, endpoint_of
+from ari_gemini.simulator.gemini_access import BAD_KEY, Access, Admit, NoTokens, TokenGate, endpoint_of
 from ari_gemini.simulator.gemini_connection import (
     SessionGoneError,
     SimulatedSession,
@@ -172,6 +172,8 @@ class GeminiSimulator:
             return  # _upgrade lets none of these through
         try:
             admit: Admit | RefusalError = self._access.admit(endpoint, request.headers)
+            if self.scenario.refuse_keys:
+                admit = RefusalError(1007, BAD_KEY)
         except RefusalError as refusal:
             admit = refusal
         self.connections += 1

@@ -28,6 +28,9 @@ from ari_gemini.simulator.scenario import Fault, Scenario, ScriptedCall
 
 Json = dict[str, Any]
 
+REFUSAL_DELAY = 1.0
+"""Seconds after which a client with bad credentials is refused even if it says nothing."""
+
 GO_AWAY_IGNORED = (
     "Connection aborted because the client failed to close the connection after receiving a GoAway signal "
     "once the session duration limit was reached."
@@ -73,13 +76,18 @@ class Conversation:
         self._memory: Memory | None = None
         self._dialogue: Dialogue | None = None
         self._muted = False
+        self._refusal: RefusalError | None = None
 
     def connected(self, now: float, refusal: RefusalError | None = None) -> None:
-        """The WebSocket stands. ``refusal``: the credentials were not accepted."""
+        """The WebSocket stands.
+
+        ``refusal``: the credentials were not accepted. The close comes with the client's first frame, which a
+        client has on its way before the service's answer can reach it, or a second later.
+        """
         self._desk.record.note("connected", now)
+        self._refusal = refusal
         if refusal is not None:
-            self.refuse(refusal, now)
-            return
+            self.agenda.at(now + REFUSAL_DELAY, lambda at: self.refuse(refusal, at))
         self._faults.reach("connect", now)
 
     def receive(self, frame: str | bytes, now: float) -> None:
@@ -159,6 +167,8 @@ class Conversation:
             self._dialogue.replies.begin(Reply("control", deque([step])), now, 0.0)
 
     def _receive(self, frame: str | bytes, now: float) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         kind, body = read_frame(frame, self._version)
         if kind == "setup" and self._desk.record.setup is None:
             self._desk.record.setup = json.loads(frame)["setup"]

@@ -129,6 +129,8 @@ class Scenario(_Frozen):
 
     http_status: int | None = Field(default=None, ge=400, le=599)
     """Answer the upgrade with this instead of 101."""
+    refuse_keys: bool = False
+    """No API key is valid."""
     upgrade: bool = True
     """False: accept the TCP connection and never answer the upgrade."""
     early_messages: Literal["close", "drop"] = "close"

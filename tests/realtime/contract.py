@@ -1,7 +1,7 @@
 """What every provider's session must do: the promises of ``realtime.session.RealtimeSession``.
 
-A provider's test subclasses ``SessionContract`` and gives ``open``: a session against a simulated provider that
-answers a greeting with speech.
+A provider's test subclasses ``SessionContract`` and gives ``open``: a session against a simulated provider
+that answers a greeting with speech.
 """
 
 from __future__ import annotations

@@ -131,10 +131,18 @@ def test_after_the_end_nothing_is_heard_or_sent(paper_call: Any) -> None:
     assert call.talk.agenda.next_at is None
 
 
-def test_refused_credentials_close_at_once(paper_call: Any) -> None:
+@pytest.mark.parametrize("frame", ["not json", '{"setup":{"model":"models/gemini-3.8-live"}}', None])
+def test_bad_credentials_are_refused_with_the_first_frame_or_after_a_second(
+    paper_call: Any, frame: str | None
+) -> None:
     call = paper_call()
     talk = Conversation(call.scenario, call.book, call.wire, call.record)
     talk.connected(0.0, RefusalError(1007, "API key not valid. Please pass a valid API key."))
+    assert call.wire.closed is None
+    if frame is None:
+        talk.tick(1.0)
+    else:
+        talk.receive(frame, 0.1)
     assert call.wire.closed == (1007, "API key not valid. Please pass a valid API key.")
 
 

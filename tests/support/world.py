@@ -181,8 +181,7 @@ class World:
         await self._stack.enter_async_context(self.asterisk)
         await self._stack.enter_async_context(self.gemini)
         self.asterisk.on_request = self._request
-        self.service = Service(self._config(), observer=self)
-        self.running = self._loop.create_task(self.service.run())
+        self.restart_service()
         self._stack.push_async_callback(self.stop)
         if not self._connect:
             return
@@ -190,10 +189,18 @@ class World:
             await self.service.wait_listening()
             if self.service.client is not None:
                 await self.service.client.wait_connected()
-                # the service looks first for what it may have missed
-                await until(lambda: self.steps[-2:] == ["ari bridges.list", "ari channels.list"])
-                await asyncio.sleep(0.01)
+        await self.at_rest()
         self.steps.clear()
+
+    def restart_service(self) -> None:
+        """A new service in the place of one that was stopped."""
+        self.service = Service(self._config(), observer=self)
+        self.running = self._loop.create_task(self.service.run())
+
+    async def at_rest(self) -> None:
+        """Wait until the service, just connected, has looked for what it may have missed; what is now, is normal."""
+        if self.service.client is not None:
+            await until(lambda: not any("_guarded" in str(task) for task in asyncio.all_tasks()))
         self._at_rest = asyncio.all_tasks()
 
     async def stop(self) -> None:
@@ -267,7 +274,7 @@ class World:
         Kept HTTP connections of the simulated Asterisk are no leak, nor is a caller whom the dialplan keeps.
         """
         extra = asyncio.all_tasks() - self._at_rest - {asyncio.current_task()}
-        neighbours = ("aiohttp", "asterisk_media")
+        neighbours = ("aiohttp", "simulator/asterisk")
         codes = {task: str(getattr(task.get_coro(), "cr_code", "")) for task in extra}
         return [str(task) for task, code in codes.items() if not any(name in code for name in neighbours)]
 
