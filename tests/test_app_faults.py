@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import BasicAuth, ClientSession
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.world import LONG, Mouthpiece, World, quick, until
 
+from ari_gemini.ari.channel import Bridge
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.errors import Cause
@@ -384,10 +384,8 @@ async def test_it_takes_its_application_back_while_calls_are_up() -> None:
 async def test_what_a_dead_service_left_behind_is_cleared_away() -> None:
     async with World() as world:
         channel = "1700000000.1"
-        base, auth = f"{world.asterisk.url}/ari/bridges/", BasicAuth("gemini", world.asterisk.password)
-        async with ClientSession(auth=auth) as http:
-            for name in (f"ari-gemini-bridge-{channel}", "somebody-elses"):
-                (await http.post(base + name)).close()
+        for name in (f"ari-gemini-bridge-{channel}", "somebody-elses"):
+            await Bridge(world.service.client, name).create()
         world.asterisk.drop_events()
         await until(lambda: not world.service.client.connected)
         async with asyncio.timeout(LONG):

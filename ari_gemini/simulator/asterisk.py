@@ -73,7 +73,7 @@ class SimulatedCall:
 
     @property
     def continued(self) -> Continuation | None:
-        """Where the service sent the caller on in the dialplan; None as long as it has not."""
+        """Where the caller went on in the dialplan; None as long as the service has the call, and after it."""
         return self.channel.continued
 
     @property
@@ -233,8 +233,7 @@ def _prefixed(prefix: str, say: Callable[[str], None]) -> Callable[[str], None]:
 async def _tell_one_call(
     asterisk: SimulatedAsterisk, app: str, agent: str, say: Callable[[str], None]
 ) -> None:
-    lines = [Line(phrase(name).pcm, phrase(name).text) for name in SCRIPT]
-    voice = ScriptedVoice(lines, asyncio.get_running_loop().time)
+    voice = ScriptedVoice(_script(), asyncio.get_running_loop().time)
     call = await asterisk.call(app, [agent], voice=voice)
     channel = call.channel
     say(f"{channel.caller_number} dials {channel.exten}: Stasis({channel.app_data})")
@@ -250,6 +249,10 @@ async def _tell_one_call(
     for turn in voice.report().turns:
         latency = "no answer" if turn.latency_ms is None else f"answered after {turn.latency_ms:.0f} ms"
         say(f'"{turn.text}" {latency}')
+
+
+def _script() -> list[Line]:
+    return [Line(phrase(name).pcm, phrase(name).text) for name in SCRIPT]
 
 
 def _ending(call: SimulatedCall) -> str:

@@ -46,7 +46,7 @@ DTMF_MS = 100
 INTERNAL_ERROR = "An internal error prevented this request from being handled"
 
 
-class Refused(Exception):  # noqa: N818  # an answer, not a defect
+class Refused(Exception):  # an answer, not a defect
     """An HTTP error status with Asterisk's words. A fault hook may raise it too."""
 
     def __init__(self, status: int, message: str = INTERNAL_ERROR) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,16 +14,13 @@ from websockets.exceptions import ConnectionClosed
 
 from ari_gemini.errors import AriGeminiError
 from ari_gemini.simulator.gemini_access import Admit, as_sent
-from ari_gemini.simulator.gemini_frames import Json
 from ari_gemini.simulator.gemini_link import Link
 from ari_gemini.simulator.gemini_memory import INTERNAL_ERROR, HandleBook
+from ari_gemini.simulator.gemini_outbox import Outbox
 from ari_gemini.simulator.gemini_record import ClientMessage, Event, Heard, Said, SessionRecord
 from ari_gemini.simulator.gemini_schema import RefusalError
 from ari_gemini.simulator.gemini_session import Conversation
 from ari_gemini.simulator.scenario import Scenario
-
-MAX_OUTBOX = 4_096
-"""Frames waiting for a client that does not read; at that the connection is reset."""
 
 Tap = Callable[[int, str, "str | bytes"], None]
 """Sees every frame: the connection's number, "<" from the client or ">" to it, the frame."""
@@ -62,12 +57,6 @@ class Surroundings:
     keep_sound: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Close:
-    code: int
-    reason: str
-
-
 class SimulatedSession:
     """One connection to the simulated service, for tests to watch and to steer.
 
@@ -91,18 +80,17 @@ class SimulatedSession:
         self._link = link
         self._clock = around.clock
         self._tap = around.tap
+        self._outbox = Outbox(link, self._sent, self._overrun)
         self._refusal = admit if isinstance(admit, RefusalError) else None
         self._conversation = Conversation(
             around.scenario,
             around.book,
-            self,
+            self._outbox,
             self.record,
             number=number,
             version=version,
             admit=as_sent if isinstance(admit, RefusalError) else admit,
         )
-        self._outbox: deque[str | bytes | _Close] = deque()
-        self._filled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[str, int, asyncio.Future[Event]]] = []
 
@@ -207,7 +195,7 @@ class SimulatedSession:
 
     async def run(self) -> None:
         """Serve the connection until it ends. Cancelling ends it without a close frame."""
-        writer = asyncio.create_task(self._write())
+        writer = asyncio.create_task(self._outbox.empty())
         try:
             self._guard(lambda now: self._conversation.connected(now, self._refusal))
             while True:
@@ -223,47 +211,12 @@ class SimulatedSession:
                 await writer
             self._ended()
 
-    # Wire: what the conversation sends through.
+    def _sent(self, frame: str | bytes) -> None:
+        if self._tap is not None:
+            self._tap(self.number, ">", frame)
 
-    def send(self, message: Json) -> None:
-        """Send one message as a binary frame."""
-        self.send_raw(json.dumps(message, separators=(",", ":")).encode())
-
-    def send_raw(self, frame: str | bytes) -> None:
-        """Send a frame as it is."""
-        if len(self._outbox) >= MAX_OUTBOX:
-            self.record.note("overrun", self._clock.now())
-            self._link.transport.abort()
-            return
-        self._put(frame)
-
-    def close(self, code: int, reason: str) -> None:
-        """Close once everything is sent."""
-        self._put(_Close(code, reason))
-
-    def abort(self) -> None:
-        """Reset the connection."""
-        self._link.transport.abort()
-
-    def _put(self, item: str | bytes | _Close) -> None:
-        self._outbox.append(item)
-        self._filled.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._outbox:
-                item = self._outbox.popleft()
-                if isinstance(item, _Close):
-                    await self._link.close(item.code, item.reason)
-                    return
-                if self._tap is not None:
-                    self._tap(self.number, ">", item)
-                try:
-                    await self._link.send(item)
-                except ConnectionClosed:
-                    return
+    def _overrun(self) -> None:
+        self.record.note("overrun", self._clock.now())
 
     def _steer(self, act: Callable[[float], None]) -> None:
         """Let the conversation act, and see to its next due time."""

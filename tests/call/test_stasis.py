@@ -277,6 +277,15 @@ async def test_a_request_that_fails_leaves_nothing(scene: Scene, step: str, erro
     assert (set(UNMADE) <= set(asked)) == (step != "ring")
 
 
+async def test_media_that_never_comes_is_not_expected_for_ever(scene: Scene) -> None:
+    scene.ari.on.clear()
+    scene.ari.answers["externalMedia"] = [AriRejected("nobody listens there", 500)]
+    with pytest.raises(AriRejected):
+        await scene.live()
+    assert scene.connections == []
+    await scene.release(Cause.ARI_FAILED)  # looks for it
+
+
 @pytest.mark.parametrize("step", ["createWithId", "externalMedia"])
 async def test_what_was_asked_for_without_an_answer_is_looked_for_again(scene: Scene, step: str) -> None:
     """Asterisk may make it only when it has come to itself."""

@@ -13,13 +13,12 @@ import pytest
 from ari_gemini.simulator import asterisk_http
 from ari_gemini.simulator.asterisk import Refused, SimulatedAsterisk
 
-PATIENCE = 20.0
 BASIC = aiohttp.encode_basic_auth("gemini", "simulated")
 
 
 @pytest.fixture
 async def asterisk() -> AsyncIterator[SimulatedAsterisk]:
-    async with asyncio.timeout(PATIENCE), SimulatedAsterisk() as simulated:
+    async with SimulatedAsterisk() as simulated:
         yield simulated
 
 
@@ -138,15 +137,15 @@ async def test_faults(asterisk: SimulatedAsterisk, http: aiohttp.ClientSession) 
     assert seen == [("GET", "/bridges"), ("GET", "/channels")]
     assert asterisk.requests[0].status == 500
 
-    go_on = asyncio.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(_method: str, _path: str) -> None:
+        asked.set()
         await go_on.wait()
 
     asterisk.on_request = wait
     waiting = asyncio.create_task(ask(http, "GET", "channels"))
-    while len(asterisk.requests) < 3:
-        await asyncio.sleep(0)
+    await asked.wait()
     assert asterisk.requests[-1].status is None
     go_on.set()
     assert (await waiting)[0] == 200
@@ -217,16 +216,16 @@ async def test_a_port_that_is_taken(asterisk: SimulatedAsterisk) -> None:
 
 
 async def test_stopping_ends_what_is_in_progress(asterisk: SimulatedAsterisk) -> None:
-    never = asyncio.Event()
+    asked, never = asyncio.Event(), asyncio.Event()
 
     async def wait(_method: str, _path: str) -> None:
+        asked.set()
         await never.wait()
 
     asterisk.on_request = wait
     async with aiohttp.ClientSession(asterisk.url, headers={"Authorization": BASIC}) as http:
         asking = asyncio.create_task(ask(http, "GET", "/ari/channels"))
-        while not asterisk.requests:
-            await asyncio.sleep(0)
+        await asked.wait()
         async with http.ws_connect("/ari/events?app=ari-gemini"):
             await asterisk.stop()
             await asterisk.stop()

@@ -14,7 +14,6 @@ from ari_gemini.simulator.asterisk_state import SimChannel
 from ari_gemini.simulator.asterisk_switch import Switch
 
 CALL_ID = "5ab32d72-dd59-4df7-aaea-4d145be1a835"
-PATIENCE = 20.0
 
 
 class Desk:
@@ -63,9 +62,8 @@ async def desk() -> AsyncIterator[Desk]:
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with asyncio.timeout(PATIENCE):
-        yield made
-        await made.switch.wait_quiet()
+    yield made
+    await made.switch.wait_quiet()
     server.close()
 
 

@@ -17,7 +17,6 @@ from ari_gemini.simulator.asterisk_state import Continuation, Json, SimBridge, S
 from ari_gemini.simulator.asterisk_switch import Switch
 
 CALL_ID = UUID("5ab32d72-dd59-4df7-aaea-4d145be1a835")
-PATIENCE = 20.0
 
 
 class World:
@@ -81,9 +80,8 @@ async def world() -> AsyncIterator[World]:
     made = World()
     server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
     made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with asyncio.timeout(PATIENCE):
-        yield made
-        await made.switch.wait_quiet()
+    yield made
+    await made.switch.wait_quiet()
     server.close()
     for writer in made.writers:
         writer.close()

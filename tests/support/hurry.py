@@ -1,7 +1,7 @@
 """A loop that does not wait: when nothing happens until the next timer, its clock jumps there.
 
 What is on its way through the kernel still arrives first: before each jump the loop looks for it during a
-twentieth of the time to be skipped. So a call of a minute takes three seconds, and every duration that a test
+fiftieth of the time to be skipped. So a call of a minute takes a few seconds, and every duration that a test
 sees is that of the program, not of the machine.
 """
 
@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from ari_gemini.simulator import gemini_connection, gemini_live
 
-SHARE = 1 / 20
+SHARE = 1 / 50
 LONGEST_LOOK = 0.05
 """Seconds: enough for the kernel to deliver anything on loopback."""
 

@@ -56,7 +56,7 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
     try:
         async with asyncio.timeout(LONG):
             while not condition():
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(what or "it never came to that") from None
 
@@ -290,12 +290,11 @@ class World:
         """Let the model say something; the caller hears exactly that."""
         voice = call.voice
         assert isinstance(voice, Mouthpiece)
-        pcm = phrase("one_moment").pcm
-        wanted = resampled(pcm, MODEL, TELEPHONE)
+        wanted = resampled(phrase("done").pcm, MODEL, TELEPHONE)
         if self._agents["default"].greeting:
             await session.wait_for("turn_complete", timeout=LONG)  # the instruction to greet would interrupt
         begin = len(voice.heard)
-        session.say("one_moment")
+        session.say("done")
         await until(lambda: wanted in voice.heard[begin:], "the caller does not hear what the model says")
 
     async def another_works(self, *kept: SimulatedCall) -> None:
