@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -28,6 +29,9 @@ from ari_gemini.gemini.session import open_session
 from ari_gemini.realtime.session import OpenSession
 
 log = structlog.get_logger(__name__)
+
+CHECK_UUID = UUID("df9c6ba7-ff79-42c6-8e58-d5e4e7f659b2")
+"""What ``ari-gemini check`` calls itself when it has Asterisk dial this service: turned away, and no call begins."""
 
 STOP_SECONDS = 15.0
 """How long a stopping service waits for its calls to be sent on and cleaned up: several ARI requests of 3 s each."""
@@ -114,6 +118,9 @@ class Service:
             return
         if self._stopping.is_set():
             connection.refuse("the service is being stopped")
+            return
+        if connection.uuid == CHECK_UUID:
+            connection.refuse("a check")
             return
         verify = self.config.audiosocket.verify == "ari"
         self._start_call(DialplanLeg(connection, self.client, verify=verify))

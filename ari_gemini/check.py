@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
+from ari_gemini.app import CHECK_UUID
 from ari_gemini.ari.channel import Channel
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.settings import AriSettings
@@ -78,7 +79,9 @@ async def check(config: Config, *, before_start: bool = False, say: Say = print)
     report = Report(say)
     report.good("the configuration can be read")
     if config.ari is None:
-        report.note("no [ari] section: only the AudioSocket() application is served, and callers are not verified")
+        report.note(
+            "no [ari] section: only the AudioSocket() application is served, and callers are not verified"
+        )
     else:
         await _asterisk(report, config, config.ari, before_start=before_start)
     await _gemini(report, config)
@@ -122,7 +125,8 @@ async def _modules(report: Report, client: AriClient) -> None:
     missing = [name for name in MODULES if name not in running]
     if missing:
         report.bad(
-            f"modules not running in Asterisk: {', '.join(missing)}", "load them in modules.conf (asterisk/ has one)"
+            f"modules not running in Asterisk: {', '.join(missing)}",
+            "load them in modules.conf (asterisk/ has one)",
         )
     else:
         report.good(f"all {len(MODULES)} modules that are needed run")
@@ -135,7 +139,9 @@ async def _application(report: Report, client: AriClient, app: str, *, before_st
         if before_start:
             report.note(f"nobody is connected for Stasis({app}) yet")
         else:
-            report.bad(f"nobody is connected for Stasis({app})", "start `ari-gemini serve`, or look at its log")
+            report.bad(
+                f"nobody is connected for Stasis({app})", "start `ari-gemini serve`, or look at its log"
+            )
     else:
         report.good(f"the service is connected for Stasis({app})")
 
@@ -158,11 +164,11 @@ async def _events(client: AriClient) -> AsyncIterator[None]:
 
 async def _media(report: Report, client: AriClient, settings: AudioSocketSettings) -> None:
     """Let Asterisk dial the advertised address: the service listens there, or, when it does not run, we do."""
-    uuid, channel = uuid4(), Channel(client, f"{MEDIA_PREFIX}check-{uuid4()}")
+    channel = Channel(client, f"{MEDIA_PREFIX}check-{uuid4()}")
     arrived = asyncio.Event()
 
     def identified(connection: Connection) -> None:
-        if connection.uuid == uuid:
+        if connection.uuid == CHECK_UUID:
             arrived.set()
         connection.refuse("a check")
 
@@ -175,7 +181,7 @@ async def _media(report: Report, client: AriClient, settings: AudioSocketSetting
     advertised = server.advertised if ours else settings.advertise_address
     try:
         await client.external_media(
-            channel_id=channel.id, app=client.settings.app, external_host=str(advertised), data=uuid
+            channel_id=channel.id, app=client.settings.app, external_host=str(advertised), data=CHECK_UUID
         )
         if ours:
             async with asyncio.timeout(REACH_SECONDS):
@@ -193,8 +199,10 @@ async def _media(report: Report, client: AriClient, settings: AudioSocketSetting
     else:
         report.good(f"Asterisk reaches {advertised} for AudioSocket")
     finally:
-        await channel.hangup()
-        await server.close()
+        try:
+            await channel.hangup()
+        finally:
+            await server.close()
 
 
 async def _gemini(report: Report, config: Config) -> None:

@@ -7,8 +7,10 @@ Caller and Asterisk are simulated; so is Gemini, unless a key is given. The serv
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
+import textwrap
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -22,8 +24,8 @@ from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.call import Call
-from ari_gemini.config import Config
-from ari_gemini.errors import AriGeminiError, CallEnded, Cause
+from ari_gemini.config import ENV_PREFIX, Config, load_config
+from ari_gemini.errors import AriGeminiError, CallEnded, Cause, ConfigError
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.realtime.events import Speaker
 from ari_gemini.simulator.asterisk import SimulatedAsterisk, SimulatedCall
@@ -51,6 +53,12 @@ AGENT = Agent(
     greeting="Greet the caller and ask how you can help.",
 )
 
+LEGEND = """
+  endpointing  from the caller's last sound until Gemini says that he has finished
+  thinking     from there to the first sound of the answer
+  playout      from there to the first frame on its way to the phone
+"""
+
 CALLER, DIALLED = "4711", "700"
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -62,6 +70,8 @@ class Screen:
 
     def __init__(self, out: TextIO) -> None:
         self.turns: list[Turn] = []
+        self.said: list[tuple[Speaker, str]] = []
+        """Who said what, one entry for each change of speaker."""
         self.outcome: CallEnded | None = None
         self.over = asyncio.Event()
         self._out = out
@@ -83,12 +93,16 @@ class Screen:
             self._speaker = speaker
             self._write(f"{self._clock() - self._zero:6.1f} s  {speaker.value + ':':<8}")
             text = text.lstrip()
+            self.said.append((speaker, ""))
+        self.said[-1] = (speaker, self.said[-1][1] + text)
         self._write(text)
 
     def turn(self, call: Call, turn: Turn) -> None:
         self.turns.append(turn)
         if turn.interrupted is not None:
-            self.line(f"the caller interrupts: the model falls silent after {turn.heard_ms / 1000:.1f} s of its answer")
+            self.line(
+                f"the caller interrupts: the model falls silent after {turn.heard_ms / 1000:.1f} s of its answer"
+            )
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcome = outcome
@@ -108,24 +122,48 @@ class Screen:
 async def demo(directory: Path, environ: Mapping[str, str], out: TextIO = sys.stdout) -> bool:
     """Play the call; True when it went through to the caller's goodbye. The recording goes into ``directory``.
 
-    Raises AriGeminiError when the service cannot start, OSError when the recording cannot be written.
+    With GEMINI_API_KEY in ``environ`` the model is the real one, at the address and with the model that
+    ARI_GEMINI__GEMINI__... may name. Raises ConfigError when those are wrong or the recording cannot be
+    written, AriGeminiError when the service does not start.
     """
+    given = _given(environ)
+    _make(directory)
     async with AsyncExitStack() as stack:
         asterisk = await stack.enter_async_context(SimulatedAsterisk())
-        key = environ.get("GEMINI_API_KEY", "")
-        if key:
-            gemini = GeminiSettings(api_key=SecretStr(key))
-        else:
+        if given is None:
             simulator = await stack.enter_async_context(GeminiSimulator("demo"))
             gemini = GeminiSettings(base_url=simulator.url, api_key=SecretStr(secrets.token_hex(8)))
+        else:
+            gemini = given
         screen = Screen(out)
-        screen.line(f"simulated Asterisk, simulated caller, {'real' if key else 'simulated'} Gemini ({gemini.model})")
+        whose = "simulated" if given is None else "real"
+        screen.line(f"simulated Asterisk, simulated caller, {whose} Gemini ({gemini.model})")
         service = Service(_config(asterisk, gemini), observer=screen)
         report = await _play(service, asterisk, screen)
     if screen.outcome is None or screen.outcome.cause is not Cause.CALLER_HANGUP:
+        _failure(out, screen.outcome, given)
         return False
-    _summary(out, screen.turns, _record(report, directory))
+    _summary(out, screen, _record(report, directory), completed=report.completed)
     return report.completed
+
+
+def _given(environ: Mapping[str, str]) -> GeminiSettings | None:
+    """The real Gemini that the environment names, or None. Raises ConfigError."""
+    if not (environ.get("GEMINI_API_KEY") or environ.get("GEMINI_API_KEY_FILE")):
+        return None
+    ours = ("GEMINI_API_KEY", f"{ENV_PREFIX}GEMINI__")
+    wanted = {name: value for name, value in environ.items() if name.upper().startswith(ours)}
+    return load_config(None, {**wanted, f"{ENV_PREFIX}AUDIOSOCKET__VERIFY": "none"}).gemini
+
+
+def _make(directory: Path) -> None:
+    """Find out before the call, not after it, that its recording has no place."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {directory}: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"--out {directory}: Permission denied")
 
 
 def _config(asterisk: SimulatedAsterisk, gemini: GeminiSettings) -> Config:
@@ -175,20 +213,44 @@ def _line(name: str, cue: Cue, delay_ms: float) -> Line:
 
 
 def _record(report: CallerReport, directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"call-{datetime.now(UTC):%Y%m%d-%H%M%S}.wav"
-    report.write_wav(path)
+    try:
+        report.write_wav(path)
+    except OSError as error:
+        raise ConfigError(f"--out {path}: {error.strerror}") from None
     return path
 
 
-def _summary(out: TextIO, turns: list[Turn], recording: Path) -> None:
-    def ms(value: float | None) -> str:
-        return "-" if value is None else f"{value:.0f}"
+def _failure(out: TextIO, outcome: CallEnded | None, given: GeminiSettings | None) -> None:
+    why = outcome.detail or outcome.cause.value if outcome is not None else "it never began"
+    out.write(f"\nThe call did not go through: {why}\n")
+    if given is not None:
+        out.write(
+            f"GEMINI_API_KEY is set, so the model was to be the real one at {given.base_url}. "
+            "Without it the demo talks to the simulated one.\n"
+        )
 
-    row: Any = "{:>6} {:>14} {:>13} {:>10} {:>9} {:>9}  {}\n".format
+
+def _summary(out: TextIO, screen: Screen, recording: Path, *, completed: bool) -> None:
+    out.write("\nWhat was said:\n\n")
+    for speaker, text in screen.said:
+        words = textwrap.fill(text.strip(), 100, initial_indent="  ", subsequent_indent=" " * 11)
+        out.write(f"  {speaker.value:<7}{words}\n")
     out.write("\nEach answer of the model, in milliseconds:\n\n")
-    out.write(row("answer", "caller waited", "endpointing", "thinking", "playout", "spoken", ""))
-    for turn in turns:
+    row: Any = "{:>8} {:>14}  = {:>12} + {:>9} + {:>8} {:>11}  {}".format
+    out.write(
+        row("answer", "caller waited", "endpointing", "thinking", "playout", "spoken", "").rstrip() + "\n"
+    )
+    for turn in screen.turns:
         parts = (turn.latency_ms, turn.endpointing_ms, turn.thinking_ms, turn.playout_ms, turn.heard_ms)
-        out.write(row(turn.number, *map(ms, parts), "interrupted" if turn.interrupted is not None else ""))
+        note = "interrupted" if turn.interrupted is not None else ""
+        note = "the greeting: nobody waited for it" if turn.latency_ms is None and not note else note
+        out.write(row(turn.number, *map(_ms, parts), note).rstrip() + "\n")
+    out.write(LEGEND)
+    if not completed:
+        out.write("\nThe caller hung up before the end: the model did not answer.\n")
     out.write(f"\nThe call to listen to, caller left, model right: {recording}\n")
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"

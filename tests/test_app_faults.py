@@ -166,7 +166,13 @@ async def test_one_call_loses_its_model_and_the_other_does_not_notice() -> None:
 
 # Asterisk refuses or does not answer.
 
-SETUP = ("channels.ring", "bridges.createWithId", "channels.externalMedia", "channels.answer", "bridges.addChannel")
+SETUP = (
+    "channels.ring",
+    "bridges.createWithId",
+    "channels.externalMedia",
+    "channels.answer",
+    "bridges.addChannel",
+)
 
 
 @pytest.mark.parametrize("operation", SETUP)
@@ -291,7 +297,9 @@ async def test_asterisk_is_not_there_at_the_start() -> None:
 async def test_asterisk_restarts(answered: bool) -> None:
     async with World(quick(setup_delay=0.1 if answered else 3.0)) as world:
         calls = [await world.call(), await world.call()]
-        await (world.up(2) if answered else until(lambda: world.steps.count("ari channels.externalMedia") == 2))
+        await (
+            world.up(2) if answered else until(lambda: world.steps.count("ari channels.externalMedia") == 2)
+        )
         await world.asterisk.restart()
         await world.over(2)
         assert {outcome.cause for outcome in world.outcomes} == {Cause.MEDIA_LOST}

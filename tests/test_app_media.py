@@ -122,7 +122,14 @@ async def test_the_uuid_of_a_call_that_is_up() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [AUDIO, message(0x00), message(0x01, b"short"), message(0x01, bytes(17)), message(0xFF, b"x"), message(0x03, b"1")],
+    [
+        AUDIO,
+        message(0x00),
+        message(0x01, b"short"),
+        message(0x01, bytes(17)),
+        message(0xFF, b"x"),
+        message(0x03, b"1"),
+    ],
     ids=["sound", "hangup", "short uuid", "long uuid", "error", "digit"],
 )
 async def test_no_uuid_comes_first(said: bytes) -> None:
@@ -148,7 +155,10 @@ async def test_garbage(seed: int) -> None:
 
 async def test_http_and_tls_are_garbage_too() -> None:
     async with beside_a_call() as world:
-        for greeting in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
+        for greeting in (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        ):
             async with peer_of(world) as peer:
                 peer.writer.write(greeting)
                 await peer.is_shown_out()
@@ -189,7 +199,9 @@ async def test_a_peer_that_floods_before_it_says_who_it_is() -> None:
         assert world.service.media.stats.unidentified == 1
 
 
-@pytest.mark.parametrize("flood", [AUDIO * 50, message(0x10) * 500, message(0x42, b"?") * 500], ids=["sound", "empty", "unknown"])
+@pytest.mark.parametrize(
+    "flood", [AUDIO * 50, message(0x10) * 500, message(0x42, b"?") * 500], ids=["sound", "empty", "unknown"]
+)
 async def test_a_caller_whose_media_floods_loses_his_call_alone(flood: bytes) -> None:
     """Way B, with a peer in Asterisk's place that sends far more than real time has room for."""
     async with beside_a_call() as world:

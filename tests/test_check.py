@@ -40,6 +40,12 @@ from ari_gemini.simulator.asterisk import Refused, SimulatedAsterisk
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 
 
+@pytest.fixture(autouse=True)
+def every_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Asterisk that has loaded all it needs."""
+    monkeypatch.setattr(asterisk_rest, "MODULES", tuple({*asterisk_rest.MODULES, *MODULES}))
+
+
 class Surroundings:
     """An Asterisk and a Gemini to be checked, and what the check said of them."""
 
@@ -107,7 +113,13 @@ async def test_all_is_well_before_the_start() -> None:
         assert await here.check()
         assert here.lines("FAIL") == []
         assert here.lines("note") == ["nobody is connected for Stasis(ari-gemini) yet"]
-        assert [line.split()[0] for line in here.lines("ok")] == ["the", "Asterisk", "all", "Asterisk", "agent"]
+        assert [line.split()[0] for line in here.lines("ok")] == [
+            "the",
+            "Asterisk",
+            "all",
+            "Asterisk",
+            "agent",
+        ]
         assert here.said[-1] == "all is well"
 
 
@@ -115,9 +127,8 @@ async def test_all_is_well_beside_the_running_service_and_its_calls() -> None:
     async with World() as world:
         call = await world.talks()
         said: list[str] = []
-        connected = world.service.client.on_down
         downs: list[str] = []
-        connected(downs.append)
+        world.service.client.on_down(downs.append)
         assert await check(world.service.config.model_copy(update=running(world)), say=said.append)
         assert "ok    the service is connected for Stasis(ari-gemini)" in said
         assert [line for line in said if line.startswith(("FAIL", "note"))] == []
@@ -176,7 +187,7 @@ async def test_the_password_is_wrong() -> None:
 
 @pytest.mark.parametrize("missing", [MODULES[:1], MODULES[-2:]])
 async def test_a_module_is_missing(missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [name for name in {*asterisk_rest.MODULES, *MODULES} if name not in missing]
+    there = [name for name in asterisk_rest.MODULES if name not in missing]
     monkeypatch.setattr(asterisk_rest, "MODULES", there)
     async with Surroundings() as here:
         assert not await here.check()

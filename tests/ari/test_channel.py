@@ -202,7 +202,7 @@ def test_handles_say_what_they_name(ear: Any) -> None:
     assert repr(Bridge(ear.client, "b")) == "Bridge('b')"
 
 
-# -- way B -------------------------------------------------------------------------------------------------
+# -- way B --------
 
 
 def in_app(name: str, data: str) -> ChannelInfo:

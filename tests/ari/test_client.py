@@ -43,7 +43,7 @@ def said(lines: Lines) -> list[str]:
     return [str(line["event"]) for line in lines if line["log_level"] != "debug"]
 
 
-# -- events ------------------------------------------------------------------------------------------------
+# -- events --------
 
 
 async def test_events_arrive_in_order(asterisk: SimulatedAsterisk, ear: Any) -> None:
@@ -118,7 +118,7 @@ async def test_one_call_that_does_not_listen_holds_nobody_up(asterisk: Simulated
     assert (queues[deaf.id].qsize(), queues[lively.id].qsize()) == (101, 2)
 
 
-# -- the connection ----------------------------------------------------------------------------------------
+# -- the connection --------
 
 
 async def test_asterisk_comes_later_than_we(
@@ -311,7 +311,7 @@ async def test_two_services_with_one_name(
     assert said(logged)[-1] == "= ari is back"
 
 
-# -- requests ----------------------------------------------------------------------------------------------
+# -- requests --------
 
 
 async def test_no_request_before_there_is_a_connection(settings_for: SettingsFor) -> None:
@@ -467,7 +467,7 @@ async def test_digits_and_variables_stay_out_of_the_log(
     assert not any(secret in str(logged) for secret in ("secret-value", "4242", "digit"))
 
 
-# -- small things ------------------------------------------------------------------------------------------
+# -- small things --------
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
 from bot import WAY_A, WAY_B, Bot, open_sockets, running
+from google.genai import types
 from harness.align import align
 from harness.asterisk import Asterisk
 from harness.phone import Phone, PhoneMaker
@@ -60,6 +62,18 @@ def compare_what_the_model_heard(session: SimulatedSession, *names: str) -> list
     ]
 
 
+def validated(frame: str | bytes) -> str:
+    """The one key of a client message that the vendor's own types accept."""
+    assert isinstance(frame, str), "the service takes TEXT frames"
+    message = json.loads(frame)
+    (kind,) = message
+    body = dict(message[kind])
+    # LiveClientSetup lacks this field, which the service has
+    types.RealtimeInputConfig.model_validate(body.pop("realtimeInputConfig", {}))
+    types.LiveClientMessage.model_validate({kind: body})
+    return str(kind)
+
+
 async def assert_nothing_left(asterisk: Asterisk, bot: Bot) -> None:
     await asterisk.empty()
     await bot.idle()
@@ -68,7 +82,13 @@ async def assert_nothing_left(asterisk: Asterisk, bot: Bot) -> None:
 @pytest.mark.parametrize("way", [WAY_A, WAY_B])
 async def test_two_turns_both_ways(asterisk: Asterisk, phone: PhoneMaker, way: str) -> None:
     alice = await phone("1001")
-    async with running(asterisk, "two_turns") as bot:
+    frames: list[str | bytes] = []
+
+    def tap(_number: int, direction: str, frame: str | bytes) -> None:
+        if direction == "<":
+            frames.append(frame)
+
+    async with running(asterisk, "two_turns", simulator={"tap": tap}) as bot:
         sockets = open_sockets()
         await alice.dial(way)
         session = await bot.session()
@@ -94,6 +114,8 @@ async def test_two_turns_both_ways(asterisk: Asterisk, phone: PhoneMaker, way: s
             while open_sockets() - sockets:  # noqa: ASYNC110 - the HTTP client's own timers
                 await asyncio.sleep(0.1)
         assert alice.tap.lost(Way.TO_PHONE) == 0
+        assert len(frames) > 300
+        assert [kind for frame in frames if (kind := validated(frame)) != "realtimeInput"] == ["setup"]
         print(
             f"\nway {'A' if way == WAY_A else 'B'}: phone heard "
             f"{[f'{c:.4f}' for c in compare_what_the_phone_heard(alice, session)]}, model heard "

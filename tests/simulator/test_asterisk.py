@@ -12,13 +12,14 @@ import pytest
 
 from ari_gemini.ari.channel import Bridge, Channel
 from ari_gemini.ari.client import AriClient
-from ari_gemini.ari.events import Event, StasisStart
+from ari_gemini.ari.events import Event, StasisEnd, StasisStart
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.errors import AriError
 from ari_gemini.simulator import asterisk as asterisk_module
 from ari_gemini.simulator.asterisk import Continuation, SimulatedAsterisk, SimulatedCall, serve
 from ari_gemini.simulator.asterisk_media import SilentVoice
-from ari_gemini.simulator.caller_voice import Cue, Line
+from ari_gemini.simulator.caller_voice import PHONE, CallerReport, CallerTurn, Cue
+from ari_gemini.simulator.phrases import phrase
 
 CALL_ID = UUID("5ab32d72-dd59-4df7-aaea-4d145be1a835")
 LOUD = struct.pack("<h", 12_000) * 160
@@ -36,10 +37,13 @@ class Service:
         self.hang_up_after: int | None = None
         """Frames after which it ends the conversation."""
         self.starts: asyncio.Queue[StasisStart] = asyncio.Queue()
+        self.ended: asyncio.Queue[StasisEnd] = asyncio.Queue()
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, StasisStart):
             self.starts.put_nowait(event)
+        elif isinstance(event, StasisEnd):
+            self.ended.put_nowait(event)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
@@ -158,6 +162,7 @@ class Counter(SilentVoice):
 
     def next_frame(self) -> bytes:
         self.said += 1
+        self.changed.set()
         return struct.pack("<h", self.said) * 160
 
     def hear(self, frame: bytes, at: float) -> None:
@@ -166,12 +171,18 @@ class Counter(SilentVoice):
         self.changed.set()
 
     async def hears(self, frames: int) -> None:
-        while len(self.heard) < frames:
+        await self.until(lambda: len(self.heard) >= frames)
+
+    async def says(self, frames: int) -> None:
+        await self.until(lambda: self.said >= frames)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self.changed.clear()
             await self.changed.wait()
 
 
-# -- way A -----------------------------------------------------------------------------------------------------
+# -- way A --------
 
 
 async def test_a_whole_call(asterisk: SimulatedAsterisk, service: Service, client: AriClient) -> None:
@@ -211,19 +222,20 @@ async def test_sound_flows_only_while_bridged(
     asterisk: SimulatedAsterisk, service: Service, client: AriClient
 ) -> None:
     voice = Counter()
-    call = await asterisk.call(voice=voice)
+    await asterisk.call(voice=voice)
     _, media, bridge = await service.take_call(client)
     await voice.hears(3)
     await bridge.remove_channel(media.id)
-    heard, frames = len(voice.heard), service.frames
+    heard = len(voice.heard)
     service.writers[0].write(struct.pack(">BH", 0x10, 320) + LOUD)
-    dropped = call.channel.phone.frames_dropped if call.channel.phone else 0
-    while call.channel.phone is not None and call.channel.phone.frames_dropped < dropped + 3:
-        await asyncio.sleep(0.02)
-    assert len(voice.heard) - heard <= frames - heard  # nothing but the echo of what was said before
-    assert LOUD not in voice.heard
+    await voice.says(voice.said + 3)
+    assert len(voice.heard) == heard
+    said, frames = voice.said, service.frames
     await bridge.add_channel(media.id)
     await voice.hears(heard + 5)
+    assert LOUD not in voice.heard
+    assert service.frames > frames
+    assert struct.unpack_from("<h", voice.heard[heard])[0] > said
 
 
 async def test_nothing_is_said_before_answering(
@@ -236,8 +248,7 @@ async def test_nothing_is_said_before_answering(
     assert voice.said == 0
     await Channel(client, start.channel.id).answer()
     await call.wait_answered()
-    while voice.said == 0:
-        await asyncio.sleep(0)
+    await voice.says(1)
 
 
 STEPS = [
@@ -318,7 +329,7 @@ async def test_channels_outlive_a_lost_connection(
     await asterisk.stop()
 
 
-# -- way B -----------------------------------------------------------------------------------------------------
+# -- way B --------
 
 
 async def test_the_audiosocket_application(asterisk: SimulatedAsterisk, service: Service) -> None:
@@ -357,7 +368,7 @@ async def test_nobody_answers_the_audiosocket_application(asterisk: SimulatedAst
     assert asterisk.channels == {}
 
 
-# -- for a newcomer --------------------------------------------------------------------------------------------
+# -- for a newcomer --------
 
 
 class Lines:
@@ -377,12 +388,23 @@ class Lines:
             await self.changed.wait()
 
 
-@pytest.fixture
-def short_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller who says one loud frame, waits for its echo and hangs up."""
-    monkeypatch.setattr(asterisk_module, "_script", lambda: [Line(LOUD, "Hello?", Cue.NOTHING, 0.0)])
-    monkeypatch.setattr("ari_gemini.simulator.caller_voice.LAST_PAUSE_MS", 40.0)
-    monkeypatch.setattr(asterisk_module, "POLL_SECONDS", 0.005)
+class BriefVoice(Counter):
+    """Has enough when it has heard five frames."""
+
+    def __init__(self, _script: object, _clock: object) -> None:
+        super().__init__()
+
+    @property
+    def done(self) -> bool:
+        return len(self.heard) >= 5
+
+    @staticmethod
+    def report() -> CallerReport:
+        turns = [
+            CallerTurn("Hello?", Cue.NOTHING, 0.0, 100.0, reply_began_ms=740.0),
+            CallerTurn("Goodbye.", Cue.REPLY_END, 2000.0, 2500.0),
+        ]
+        return CallerReport(PHONE, turns=turns)
 
 
 async def free_port() -> int:
@@ -390,8 +412,8 @@ async def free_port() -> int:
         return asterisk.port
 
 
-@pytest.mark.usefixtures("short_script")
-async def test_serve_places_calls(service: Service) -> None:
+async def test_serve_places_calls(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asterisk_module, "ScriptedVoice", BriefVoice)
     port, lines = await free_port(), Lines()
     serving = asyncio.create_task(
         serve(f"127.0.0.1:{port}", password="x", agent="sales", calls=2, interval=0.0, say=lines)
@@ -400,22 +422,29 @@ async def test_serve_places_calls(service: Service) -> None:
     reached = SimulatedAsterisk(password="x")
     reached.port = port
     async with running(reached, service) as client:
-        for _ in (1, 2):
-            _, media, bridge = await service.take_call(client)
-            await service.until(lambda: not service.starts.empty() or service.frames > 3)
-            while (await client.channels())[0].id != media.id:
-                pass
-            await service.release(media, bridge)
+        _, media, bridge = await service.take_call(client)
+        await service.ended.get()
+        await service.release(media, bridge)
+        await service.take_call(client)
         await serving
-    assert [line for line in lines.lines if "after" not in line and "no answer" not in line] == [
-        f"Simulated Asterisk at http://127.0.0.1:{port}, user gemini; waiting for 'ari-gemini' to connect",
-        "call 1: 4711 dials 700: Stasis(ari-gemini,sales)",
-        "call 1: answered",
-        "call 1: the caller hangs up",
-        "call 2: 4711 dials 700: Stasis(ari-gemini,sales)",
-        "call 2: answered",
-        "call 2: the caller hangs up",
+    call = [
+        "4711 dials 700: Stasis(ari-gemini,sales)",
+        "answered",
+        "the caller hangs up",
+        '"Hello?" answered after 640 ms',
+        '"Goodbye." no answer',
     ]
+    assert lines.lines == [
+        f"Simulated Asterisk at http://127.0.0.1:{port}, user gemini; waiting for 'ari-gemini' to connect",
+        *(f"call 1: {line}" for line in call),
+        *(f"call 2: {line}" for line in call),
+    ]
+
+
+def test_the_caller_of_serve_has_something_to_say() -> None:
+    script = asterisk_module._script()
+    assert [line.text for line in script] == [phrase(name).text for name in asterisk_module.SCRIPT]
+    assert all(phrase(name).rate == PHONE.rate for name in asterisk_module.SCRIPT)
 
 
 @pytest.mark.parametrize(
