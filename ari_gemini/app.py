@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -31,10 +32,10 @@ from ari_gemini.realtime.session import OpenSession
 log = structlog.get_logger(__name__)
 
 CHECK_UUID = UUID("df9c6ba7-ff79-42c6-8e58-d5e4e7f659b2")
-"""What ``ari-gemini check`` calls itself when it has Asterisk dial this service: turned away, and no call begins."""
+"""What ``ari-gemini check`` calls itself when it has Asterisk dial this service: no call begins."""
 
 STOP_SECONDS = 15.0
-"""How long a stopping service waits for its calls to be sent on and cleaned up: several ARI requests of 3 s each."""
+"""How long a stopping service waits until its calls are sent on and cleaned up: several requests of 3 s."""
 
 
 class Service:
@@ -82,7 +83,7 @@ class Service:
             await self.media.close()
 
     async def wait_listening(self) -> Address:
-        """Wait until media connections are taken; returns where. With ARI, see also ``client.wait_connected``."""
+        """Wait until media connections are taken; returns where. For ARI see ``client.wait_connected``."""
         await self._listening.wait()
         return self.media.address
 
@@ -95,7 +96,7 @@ class Service:
         """Calls in progress, those being cleaned up included."""
         return len(self._calls)
 
-    # ── calls ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # -- calls ---------------------------------------------------------------------------------------------
 
     def _start_control(self) -> asyncio.Task[None] | None:
         client, config = self.client, self.config
@@ -154,14 +155,14 @@ class Service:
         self._stopping.set()  # from here on, a call that comes is ended as it starts
         for call in self._calls.values():
             call.end(Cause.SHUTDOWN)
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 while self._calls:
                     await asyncio.wait(self._calls)
-        except TimeoutError:
+        if self._calls:
             log.error("service.calls_hang", calls=[call.id for call in self._calls.values()])
-            for task in self._calls:
-                task.cancel()
+        for task in self._calls:
+            task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(_guarded(work))

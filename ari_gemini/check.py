@@ -1,10 +1,10 @@
-"""``ari-gemini check``: what stands between a caller and the model, asked one by one, answered in plain words."""
+"""``ari-gemini check``: what stands between a caller and the model, asked one by one, in plain words."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -50,7 +50,7 @@ MODULES = (
 """What ways A and B load in Asterisk (measured on 22.10.1 with ``autoload=no``)."""
 
 REACH_SECONDS = 5.0
-"""Asterisk gives a dialled AudioSocket 2 s (``res_audiosocket.c``, MAX_CONNECT_TIMEOUT_MSEC); the rest is margin."""
+"""Asterisk gives a dialled AudioSocket 2 s (``res_audiosocket.c``, MAX_CONNECT_TIMEOUT_MSEC); and margin."""
 
 Say = Callable[[str], None]
 
@@ -75,7 +75,7 @@ class Report:
 
 
 async def check(config: Config, *, before_start: bool = False, say: Say = print) -> bool:
-    """Ask everything; True when nothing is wrong. Opens connections, places no call, leaves nothing behind."""
+    """Ask everything; True when nothing is wrong. Places no call and leaves nothing behind."""
     report = Report(say)
     report.good("the configuration can be read")
     if config.ari is None:
@@ -148,7 +148,7 @@ async def _application(report: Report, client: AriClient, app: str, *, before_st
 
 @asynccontextmanager
 async def _events(client: AriClient) -> AsyncIterator[None]:
-    """An application of our own, which a media channel needs to enter; the service's own stays with the service."""
+    """An application of our own for a media channel to enter; the service's own stays with the service."""
     running = asyncio.create_task(client.run())
     try:
         async with asyncio.timeout(REACH_SECONDS):
@@ -163,7 +163,7 @@ async def _events(client: AriClient) -> AsyncIterator[None]:
 
 
 async def _media(report: Report, client: AriClient, settings: AudioSocketSettings) -> None:
-    """Let Asterisk dial the advertised address: the service listens there, or, when it does not run, we do."""
+    """Let Asterisk dial the advertised address: the service listens there or, if it does not run, we do."""
     channel = Channel(client, f"{MEDIA_PREFIX}check-{uuid4()}")
     arrived = asyncio.Event()
 
@@ -206,7 +206,7 @@ async def _media(report: Report, client: AriClient, settings: AudioSocketSetting
 
 
 async def _gemini(report: Report, config: Config) -> None:
-    """Open a session as each agent would and close it again: key, model and every field of the setup are tried."""
+    """Open a session as each agent would and close it: key, model and every field of the setup are tried."""
     for name, agent in config.agents.items():
         who = f"agent {name!r} on {config.gemini.model}"
         try:

@@ -1,7 +1,7 @@
 """``ari-gemini demo``: one whole call through the real service, shown as it happens.
 
-Caller and Asterisk are simulated; so is Gemini, unless a key is given. The service between them is the one that
-``ari-gemini serve`` runs.
+Caller and Asterisk are simulated; so is Gemini, unless a key is given. The service between them is the one
+that ``ari-gemini serve`` runs.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ AGENT = Agent(
     voice="Aoede",
     language="en-US",
     instructions=(
-        "You answer the phone of an online shop. You are open from nine to five, Monday to Friday. Orders are packed "
-        "on the day they arrive and delivered by van on the next. Answer in one or two short sentences, except about "
-        "delivery, which you explain at length. The caller's number is {caller_number}."
+        "You answer the phone of an online shop. You are open from nine to five, Monday to Friday. Orders "
+        "are packed on the day they arrive and delivered by van on the next. Answer in one or two short "
+        "sentences, except about delivery, which you explain at length. The caller's number is {caller_number}."
     ),
     greeting="Greet the caller and ask how you can help.",
 )
@@ -100,9 +100,8 @@ class Screen:
     def turn(self, call: Call, turn: Turn) -> None:
         self.turns.append(turn)
         if turn.interrupted is not None:
-            self.line(
-                f"the caller interrupts: the model falls silent after {turn.heard_ms / 1000:.1f} s of its answer"
-            )
+            heard = turn.heard_ms / 1000
+            self.line(f"the caller interrupts: the model falls silent after {heard:.1f} s of its answer")
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcome = outcome
@@ -120,7 +119,7 @@ class Screen:
 
 
 async def demo(directory: Path, environ: Mapping[str, str], out: TextIO = sys.stdout) -> bool:
-    """Play the call; True when it went through to the caller's goodbye. The recording goes into ``directory``.
+    """Play the call; True when it went through to the goodbye. The recording goes into ``directory``.
 
     With GEMINI_API_KEY in ``environ`` the model is the real one, at the address and with the model that
     ARI_GEMINI__GEMINI__... may name. Raises ConfigError when those are wrong or the recording cannot be
@@ -199,7 +198,7 @@ async def _connected(service: Service) -> None:
 
 
 async def _until_done(call: SimulatedCall, voice: ScriptedVoice, screen: Screen) -> None:
-    while not voice.done and not screen.over.is_set():
+    while not voice.done and not screen.over.is_set():  # noqa: ASYNC110  # the voice has no events
         await asyncio.sleep(POLL_SECONDS)
     if not screen.over.is_set():
         screen.line("the caller hangs up")
@@ -234,13 +233,12 @@ def _failure(out: TextIO, outcome: CallEnded | None, given: GeminiSettings | Non
 def _summary(out: TextIO, screen: Screen, recording: Path, *, completed: bool) -> None:
     out.write("\nWhat was said:\n\n")
     for speaker, text in screen.said:
-        words = textwrap.fill(text.strip(), 100, initial_indent="  ", subsequent_indent=" " * 11)
-        out.write(f"  {speaker.value:<7}{words}\n")
+        words = f"  {speaker.value + ':':<8} {text.strip()}"
+        out.write(textwrap.fill(words, 100, subsequent_indent=" " * 11) + "\n")
     out.write("\nEach answer of the model, in milliseconds:\n\n")
-    row: Any = "{:>8} {:>14}  = {:>12} + {:>9} + {:>8} {:>11}  {}".format
-    out.write(
-        row("answer", "caller waited", "endpointing", "thinking", "playout", "spoken", "").rstrip() + "\n"
-    )
+    row: Any = "{:>8} {:>14} = {:>11} + {:>8} + {:>7} {:>9}  {}".format
+    heads = ("answer", "caller waited", "endpointing", "thinking", "playout", "spoken", "")
+    out.write(row(*heads).rstrip() + "\n")
     for turn in screen.turns:
         parts = (turn.latency_ms, turn.endpointing_ms, turn.thinking_ms, turn.playout_ms, turn.heard_ms)
         note = "interrupted" if turn.interrupted is not None else ""

@@ -404,7 +404,7 @@ async def test_a_call_that_has_not_begun_to_run_is_ended_by_stopping_as_well() -
     async with World() as world:
         begun = asyncio.get_running_loop().time()
         call = await world.call()
-        while not world.service.calls:
+        while not world.service.calls:  # noqa: ASYNC110  # the first moment is wanted
             await asyncio.sleep(0)
         await world.stop()
         assert asyncio.get_running_loop().time() - begun < STOP_SECONDS
@@ -423,6 +423,17 @@ async def test_a_call_that_hangs_does_not_keep_the_service_for_ever(monkeypatch:
         assert [outcome.cause for outcome in world.outcomes] == [Cause.SHUTDOWN]
         assert world.service.media.connections == 0
         assert world.gemini.sessions[0].closed
+
+
+async def test_an_address_that_is_taken_is_said_before_anything_is_opened() -> None:
+    async with World() as world:
+        taken = str(world.service.media.address)
+        other = World(audiosocket={"listen": taken}, connect=False)
+        with pytest.raises(ConfigError, match=f"audiosocket.listen: cannot listen on {taken}"):
+            async with other:
+                await other.running
+        assert other.asterisk.operations() == []
+        await world.talks()
 
 
 @pytest.mark.parametrize("way", ["A", "B"])

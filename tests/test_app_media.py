@@ -1,4 +1,4 @@
-"""Strange peers at the AudioSocket door: each is turned away with a reason, and a call beside it is unharmed."""
+"""Strange peers at the AudioSocket door: each is turned away, and a call beside it is unharmed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -64,10 +64,8 @@ async def peer_of(world: World) -> AsyncIterator[Peer]:
         yield Peer(reader, writer)
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError):
             await writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 @asynccontextmanager

@@ -88,7 +88,7 @@ class StasisLeg:
             await self._channel.ring()
         await self._make(self._bridge.create(name=self.id))
         uuid = uuid4()
-        # expected until release has heard Asterisk out: who dials for a call that is over is ours to refuse
+        # expected until release is through with Asterisk: who dials for a call that is over is ours to refuse
         self._expecting.enter_context(self._registry.expect(uuid, self._media_arrived))
         await self._make(
             self._client.external_media(
@@ -188,8 +188,11 @@ class StasisLeg:
             await self._channel.hangup()  # better than to be left alone in silence
 
     async def _unmake(self) -> None:
+        with self._expecting:
+            await self._destroy_what_was_made()
+
+    async def _destroy_what_was_made(self) -> None:
         results = await asyncio.gather(*self._making, return_exceptions=True)
-        self._expecting.close()
         if not results:
             return
         # what was asked for without an answer may yet be made: look again even when it is not there

@@ -73,7 +73,7 @@ class SimulatedCall:
 
     @property
     def continued(self) -> Continuation | None:
-        """Where the caller went on in the dialplan; None while the service has him, or when somebody hung up."""
+        """Where the caller went on in the dialplan; None as long as he has not."""
         return self.channel.continued
 
     @property

@@ -286,6 +286,17 @@ async def test_media_that_never_comes_is_not_expected_for_ever(scene: Scene) -> 
     await scene.release(Cause.ARI_FAILED)  # looks for it
 
 
+async def test_media_that_comes_after_its_request_timed_out_is_refused(scene: Scene) -> None:
+    scene.ari.on.clear()
+    scene.ari.answers["externalMedia"] = [AriTimeout("slow")]
+    with pytest.raises(AriTimeout):
+        await scene.live()
+    scene.ari.on["hangup"] = lambda: scene.connections or scene.dial()
+    await scene.release(Cause.ARI_FAILED)
+    assert scene.delivered is True, "nobody else may take it for a call"
+    assert [connection.farewell for connection in scene.connections] == ["refuse"]
+
+
 @pytest.mark.parametrize("step", ["createWithId", "externalMedia"])
 async def test_what_was_asked_for_without_an_answer_is_looked_for_again(scene: Scene, step: str) -> None:
     """Asterisk may make it only when it has come to itself."""

@@ -13,7 +13,6 @@ from uuid import UUID
 import psutil
 from pydantic import SecretStr
 from structlog.testing import capture_logs
-from support.hurry import hurried
 
 from ari_gemini.app import Service
 from ari_gemini.ari.settings import AriSettings
@@ -32,6 +31,7 @@ from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.simulator.phrases import phrase
 from ari_gemini.simulator.scenario import Scenario, ScriptTurn, load_scenario
 from ari_gemini.telemetry.timeline import Turn
+from support.hurry import hurried
 
 LONG = 30.0
 """Seconds (of a clock that may hurry): only a hanging test gets there."""
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], bool], what: str = "") -> None:
     """Wait until it holds; fail when it does not come to that."""
     try:
         async with asyncio.timeout(LONG):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # what is waited for has no events
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(what or "it never came to that") from None
@@ -93,8 +93,8 @@ class World:
     """``async with World(...) as world:`` the service runs and is connected; at the end nothing is left.
 
     ``steps`` tells in one sequence what happened: ``ari channels.ring`` (a request came), ``gemini < setup``
-    and ``gemini > setupComplete`` (messages, sound apart), ``call started``, ``call ended``. ``on`` holds what is to be
-    done at the first of a step; it may return an awaitable or raise Refused where the step is a request.
+    and ``gemini > setupComplete`` (messages, sound apart), ``call started``, ``call ended``. ``on`` holds
+    what is to be done at the first of a step: it may raise Refused, or be awaited, if that is a request.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class World:
         self.running = self._loop.create_task(self.service.run())
 
     async def at_rest(self) -> None:
-        """Wait until the service, just connected, has looked for what it may have missed; what is now, is normal."""
+        """Wait until the service, just connected, has looked for what it may have missed."""
         if self.service.client is not None:
             await until(lambda: not any("_guarded" in str(task) for task in asyncio.all_tasks()))
         self._at_rest = asyncio.all_tasks()
