@@ -220,6 +220,7 @@ class Call:
         self._connection = connection
         self.downlink.start(connection)
         connection.attach(self)
+        await self.leg.settle_media()
 
     def _outcome(self, group: ExceptionGroup[Exception]) -> CallEnded:
         """What ended the call, if several tasks failed at once: the outside's word, ours, then a defect."""

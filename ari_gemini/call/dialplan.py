@@ -62,6 +62,9 @@ class DialplanLeg:
         """The connection is what the call began with."""
         return self._connection
 
+    async def settle_media(self) -> None:
+        """The dialplan has connected already."""
+
     async def join(self) -> None:
         """The dialplan has answered and connected already."""
 

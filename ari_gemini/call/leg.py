@@ -46,7 +46,10 @@ class Leg(Protocol):
         """Channel variables that are set, of those asked for. Comes after ``identify``."""
 
     async def open_media(self) -> Connection:
-        """Bring up the AudioSocket connection."""
+        """Bring up the AudioSocket connection; returns as soon as it stands, for silence must flow from then."""
+
+    async def settle_media(self) -> None:
+        """Wait until the media can be bridged; bridge it now where the caller is answered already."""
 
     async def join(self) -> None:
         """The model is there: answer, and let caller and media hear each other."""

@@ -80,7 +80,7 @@ class StasisLeg:
         return await read_variables(self._channel, names)
 
     async def open_media(self) -> Connection:
-        """Ring or answer, make bridge and media channel, wait until Asterisk has dialled and media is in."""
+        """Ring or answer, make bridge and media channel, wait until Asterisk has dialled."""
         self._still_there()
         if self._answer_at_once:
             await self._channel.answer()
@@ -98,11 +98,13 @@ class StasisLeg:
                 data=uuid,
             )
         )
-        connection = await self._arrival()
+        return await self._arrival()
+
+    async def settle_media(self) -> None:
+        """Wait for the media channel's own StasisStart; let a caller who is answered already be heard."""
         await self._media_entered.wait()
         if self._answer_at_once:
             await self._bridge_both()
-        return connection
 
     async def join(self) -> None:
         """Answer a caller who still hears ringing, and bridge him with the media."""

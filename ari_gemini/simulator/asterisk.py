@@ -38,7 +38,9 @@ PASSWORD = "simulated"  # noqa: S105  # of a stand-in that listens on loopback
 SCRIPT = ("ask_hours", "ask_order", "say_goodbye")
 """What the caller of :func:`serve` says, each after the answer to the one before."""
 POLL_SECONDS = 0.05
-"""How often :func:`serve` looks whether the caller is done."""
+"""How often :func:`serve` looks whether the caller is done, and whether the service has cleaned up."""
+CLEAN_UP_SECONDS = 3.0
+"""How long a service may take to take down a call that has ended."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -249,6 +251,18 @@ async def _tell_one_call(
     for turn in voice.report().turns:
         latency = "no answer" if turn.latency_ms is None else f"answered after {turn.latency_ms:.0f} ms"
         say(f'"{turn.text}" {latency}')
+    await _await_clean_up(asterisk, say)
+
+
+async def _await_clean_up(asterisk: SimulatedAsterisk, say: Callable[[str], None]) -> None:
+    """Give the service time to take down what it made for the call, and say what it left."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLEAN_UP_SECONDS):
+            while asterisk.channels or asterisk.bridges:  # noqa: ASYNC110  # nothing tells when they are gone
+                await asyncio.sleep(POLL_SECONDS)
+    if asterisk.channels or asterisk.bridges:
+        left = f"{len(asterisk.channels)} channels and {len(asterisk.bridges)} bridges"
+        say(f"the service left {left} behind")
 
 
 def _script() -> list[Line]:

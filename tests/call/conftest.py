@@ -196,6 +196,9 @@ class Leg:
         await self.steps.take("open_media")
         return self.connection
 
+    async def settle_media(self) -> None:
+        await self.steps.take("settle_media")
+
     async def join(self) -> None:
         await self.steps.take("join")
 

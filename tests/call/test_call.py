@@ -37,7 +37,7 @@ from ari_gemini.errors import (
 from ari_gemini.realtime import events
 from ari_gemini.realtime.events import AudioDelta, GenerationComplete, Interrupted, Speaker, TurnComplete
 
-SETUP = ["identify", "variables", "open_media", "open_session", "join"]
+SETUP = ["identify", "variables", "open_media", "settle_media", "open_session", "join"]
 TONE = struct.pack("<h", 9000) * 480  # 20 ms at 24 kHz
 
 
@@ -48,9 +48,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_call_is_set_up_in_order_and_greets_only_when_it_is_joined(rig) -> None:
     await rig.up()
-    assert set(rig.steps[:4]) == {"identify", "open_media", "variables", "open_session"}
+    assert sorted(rig.steps[:5]) == sorted(SETUP[:5])
     assert rig.steps[0] == "identify"
-    assert rig.steps[4:] == ["join", "started", "greet Greet Ada {called_number}."]
+    assert rig.steps.index("open_media") < rig.steps.index("settle_media")
+    assert rig.steps[5:] == ["join", "started", "greet Greet Ada {called_number}."]
     assert rig.registry.calls == {rig.call.id: rig.call}
     assert rig.connection.sink is rig.call
     rig.call.end(Cause.CALLER_HANGUP)
@@ -58,9 +59,9 @@ async def test_a_call_is_set_up_in_order_and_greets_only_when_it_is_joined(rig) 
 
 
 async def test_media_is_brought_up_beside_the_model(rig, until) -> None:
-    rig.steps.hang = {"identify"}
+    rig.steps.hang = {"identify", "settle_media"}
     rig.start()
-    await rig.steps.until("open_media")
+    await rig.steps.until("settle_media")
     await until(lambda: rig.connection.written)
     assert rig.connection.written == [(bytes(320), 8000)], "silence from the first moment"
     rig.call.end(Cause.CALLER_HANGUP)
@@ -200,7 +201,7 @@ async def test_an_unknown_caller(rig) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.value,
 )
-@pytest.mark.parametrize("step", ["identify", "variables", "open_media", "join"])
+@pytest.mark.parametrize("step", ["identify", "variables", "open_media", "settle_media", "join"])
 async def test_asterisk_fails_a_step(rig, step: str, error: Exception, cause: Cause) -> None:
     rig.steps.fail[step] = error
     rig.start()
@@ -256,6 +257,7 @@ async def test_hanging_up_while_the_model_is_asked_again(rig, until) -> None:
         ("identify", Cause.ARI_FAILED, "no word of who calls within 0.01 s"),
         ("variables", Cause.ARI_FAILED, "no media within 0.01 s"),
         ("open_media", Cause.ARI_FAILED, "no media within 0.01 s"),
+        ("settle_media", Cause.ARI_FAILED, "no media within 0.01 s"),
         ("open_session", Cause.MODEL_UNAVAILABLE, "no model within 0.01 s"),
     ],
 )

@@ -104,6 +104,7 @@ async def test_variables_are_read_from_the_channel(ari, media, mine) -> None:
 async def test_the_media_is_there_from_the_beginning(ari, media) -> None:
     leg = DialplanLeg(media, ari, verify=True)
     assert await leg.open_media() is media
+    await leg.settle_media()
     await leg.join()
     assert ari.asked == []
 

@@ -68,6 +68,7 @@ class Scene:
     async def live(self) -> None:
         await self.leg.identify()
         await self.leg.open_media()
+        await self.leg.settle_media()
         await self.leg.join()
 
     async def release(self, cause: Cause = Cause.MODEL_LOST) -> list[str]:
@@ -107,12 +108,15 @@ async def test_when_ready_the_caller_hears_ringing_until_he_is_joined(scene: Sce
     connection = await scene.leg.open_media()
     assert scene.ari.asked == ["ring", "createWithId", "externalMedia"]
     assert [connection] == scene.connections
+    await scene.leg.settle_media()
+    assert len(scene.ari.asked) == 3
     await scene.leg.join()
     assert scene.ari.asked[3:] == ["answer", "addChannel"]
 
 
 async def test_immediately_he_is_answered_first_and_bridged_with_silence(scene_at_once: Scene) -> None:
     await scene_at_once.leg.open_media()
+    await scene_at_once.leg.settle_media()
     assert scene_at_once.ari.asked == ["answer", "createWithId", "externalMedia", "addChannel"]
     await scene_at_once.leg.join()
     assert len(scene_at_once.ari.asked) == 4
@@ -144,13 +148,13 @@ async def test_the_uuid_is_expected_before_asterisk_is_asked_to_dial(scene: Scen
 
 async def test_both_are_bridged_only_when_the_media_is_in(scene_at_once: Scene) -> None:
     scene_at_once.media_enters = False
-    opening = asyncio.create_task(scene_at_once.leg.open_media())
-    await scene_at_once.ari.until("externalMedia")
+    await scene_at_once.leg.open_media()
+    settling = asyncio.create_task(scene_at_once.leg.settle_media())
     for _ in range(5):
         await asyncio.sleep(0)
     assert "addChannel" not in scene_at_once.ari.asked
     scene_at_once.leg.media_entered()
-    await opening
+    await settling
     assert scene_at_once.ari.asked[-1] == "addChannel"
 
 

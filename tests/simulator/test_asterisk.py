@@ -414,6 +414,7 @@ async def free_port() -> int:
 
 async def test_serve_places_calls(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asterisk_module, "ScriptedVoice", BriefVoice)
+    monkeypatch.setattr(asterisk_module, "CLEAN_UP_SECONDS", 20.0)
     port, lines = await free_port(), Lines()
     serving = asyncio.create_task(
         serve(f"127.0.0.1:{port}", password="x", agent="sales", calls=2, interval=0.0, say=lines)
@@ -425,6 +426,8 @@ async def test_serve_places_calls(service: Service, monkeypatch: pytest.MonkeyPa
         _, media, bridge = await service.take_call(client)
         await service.ended.get()
         await service.release(media, bridge)
+        await lines.until("call 2")
+        monkeypatch.setattr(asterisk_module, "CLEAN_UP_SECONDS", 0.0)
         await service.take_call(client)
         await serving
     call = [
@@ -438,6 +441,7 @@ async def test_serve_places_calls(service: Service, monkeypatch: pytest.MonkeyPa
         f"Simulated Asterisk at http://127.0.0.1:{port}, user gemini; waiting for 'ari-gemini' to connect",
         *(f"call 1: {line}" for line in call),
         *(f"call 2: {line}" for line in call),
+        "call 2: the service left 1 channels and 1 bridges behind",
     ]
 
 
