@@ -214,7 +214,6 @@ def existing() -> dict[str, Any]:
     }
 
 
-@pytest.mark.xfail(strict=True, reason="keys that README.md does not tell of yet")
 def test_every_key_is_documented() -> None:
     assert sorted(existing().keys() - documented().keys()) == []
 

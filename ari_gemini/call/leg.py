@@ -46,7 +46,7 @@ class Leg(Protocol):
         """Channel variables that are set, of those asked for. Comes after ``identify``."""
 
     async def open_media(self) -> Connection:
-        """Bring up the AudioSocket connection and return as soon as it stands: silence must flow from then."""
+        """Bring up the AudioSocket connection; return as soon as it stands: silence must flow from then."""
 
     async def settle_media(self) -> None:
         """Wait until the media can be bridged; bridge it now where the caller is answered already."""
