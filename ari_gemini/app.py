@@ -57,6 +57,7 @@ class Service:
         self._stasis: StasisWay | None = None
         self._tasks = asyncio.TaskGroup()
         self._calls: dict[asyncio.Task[None], Call] = {}
+        self._control: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._listening = asyncio.Event()
 
@@ -70,15 +71,15 @@ class Service:
         await self.media.start()
         try:
             async with self._tasks:
-                control = self._start_control()
+                self._start_control()
                 self._listening.set()
                 try:
                     await self._stopping.wait()
                 finally:
                     # before the TaskGroup cancels anything: to send callers on takes Asterisk control
                     await self._end_calls()
-                    if control is not None:
-                        control.cancel()
+                    for task in self._control:
+                        task.cancel()
         finally:
             await self.media.close()
 
@@ -98,10 +99,10 @@ class Service:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _start_control(self) -> asyncio.Task[None] | None:
+    def _start_control(self) -> None:
         client, config = self.client, self.config
         if client is None:
-            return None
+            return
         self._stasis = stasis = StasisWay(
             client,
             self.registry,
@@ -112,7 +113,10 @@ class Service:
         )
         client.on_event(stasis.on_event)
         client.on_up(lambda: self._spawn(stasis.reconcile()))
-        return self._tasks.create_task(client.run(), name="ari")
+        self._control = [
+            self._tasks.create_task(client.run(), name="ari"),
+            self._tasks.create_task(stasis.watch(), name="ari watch"),
+        ]
 
     def _connected(self, connection: Connection) -> None:
         if self.registry.deliver(connection):

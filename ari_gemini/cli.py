@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out. 0 went well, 1 something is wrong, 2 wrong usage or configuration."""
+"""The command line: arguments in, exit code out (0 well, 1 something is wrong, 2 usage or configuration)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ari-gemini", description="Asterisk calls answered by Google Gemini Live.")
+    parser = argparse.ArgumentParser(
+        prog="ari-gemini", description="Asterisk calls answered by Google Gemini Live."
+    )
     parser.add_argument("--version", action="version", version=f"ari-gemini {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -56,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     demo = commands.add_parser("demo", help="one whole call on this machine: no Asterisk, no key needed")
-    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="where the recording goes (demo-out)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo-out"), help="where the recording goes (demo-out)"
+    )
     demo.set_defaults(run=_demo)
 
     _add_simulators(commands.add_parser("simulate", help="stand-ins for the outside world"))
@@ -65,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file; without it the environment and defaults are all"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file; without it the environment and defaults are all",
     )
 
 
@@ -85,7 +92,9 @@ def _add_simulators(simulate: argparse.ArgumentParser) -> None:
     asterisk.add_argument("--app", default="ari-gemini")
     asterisk.add_argument("--agent", default="default")
     asterisk.add_argument("--calls", type=int, default=0, metavar="N", help="stop after N calls (0: never)")
-    asterisk.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="pause between calls")
+    asterisk.add_argument(
+        "--interval", type=float, default=5.0, metavar="SECONDS", help="pause between calls"
+    )
     asterisk.set_defaults(run=_simulate_asterisk)
 
 

@@ -366,9 +366,6 @@ async def test_another_client_takes_the_application_and_leaves_again() -> None:
         await world.another_works(call)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="its own channels keep the application from looking vacant, so it never comes back"
-)
 async def test_it_takes_its_application_back_while_calls_are_up() -> None:
     async with World() as world:
         call = await world.talks()

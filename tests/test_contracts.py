@@ -26,11 +26,17 @@ MODEL = {
     "ari.events": "from ari_gemini import errors",
     "ari.client": "import asyncio\nfrom ari_gemini.ari import events",
     "audiosocket.protocol": "from ari_gemini.audio import pcm",
+    "audiosocket.held": "import collections",
     "audiosocket.server": "import asyncio\nfrom ari_gemini.audiosocket import protocol",
     "gemini.protocol": "from ari_gemini.realtime import events\nimport pydantic",
+    **{
+        f"gemini.{name}": "from ari_gemini import errors"
+        for name in ("models", "functions", "setup_message", "decoder", "values", "closes", "trail")
+    },
     "gemini.session": "import websockets\nfrom ari_gemini.gemini import protocol",
     "openai.protocol": "from ari_gemini.realtime import events",
     "tools.base": "from ari_gemini.realtime import events",
+    "call.agent": "from ari_gemini.realtime import session",
     "call.turn": "from ari_gemini.realtime import events",
     "call.call": "import asyncio\nfrom ari_gemini.call import turn\nfrom ari_gemini.ari import client",
     "web.server": "from ari_gemini.call import call",

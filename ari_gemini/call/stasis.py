@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -31,6 +31,9 @@ MEDIA_PREFIX = "ari-gemini-media-"
 BRIDGE_PREFIX = "ari-gemini-bridge-"
 CAUSE_VARIABLE = "ARI_GEMINI_CAUSE"
 """Channel variable that tells the dialplan why the caller goes on; values are those of errors.Cause."""
+
+WATCH_SECONDS = 5.0
+"""While no events flow, callers are looked after this often, s: so long may a call outlive its caller."""
 
 CLEANUP_DELAYS = (0.5, 2.0)
 """Pauses before a clean-up request is repeated, s: long enough for a short stall of Asterisk's."""
@@ -259,24 +262,38 @@ class StasisWay:
 
         Ends calls whose caller left, serves who came, and destroys bridges whose caller no longer exists.
         """
-        known = list(self._legs)  # who comes from now on is announced by events
         try:
+            there = await self._see_off()
             bridges = await self._client.bridges()
-            there = {channel.id: channel for channel in await self._client.channels()}
         except AriError as error:
             log.warning("stasis.not_reconciled", error=str(error))
             return
-        ours = {channel_id: channel for channel_id, channel in there.items() if self._is_ours(channel)}
-        for call_id in known:
-            if call_id not in ours:
-                self._left(call_id)
-        for channel in ours.values():
+        for channel in there.values():
+            if not self._is_ours(channel):
+                continue
             self._entered(channel, channel.app_data.split(",")[1] if "," in channel.app_data else "")
         for bridge in bridges:
             caller = bridge.id.removeprefix(BRIDGE_PREFIX)
             if caller != bridge.id and caller not in there and caller not in self._legs:
                 log.info("stasis.orphaned_bridge", bridge=bridge.id)
                 self._spawn(_drop(Bridge(self._client, bridge.id).destroy, bridge.id))
+
+    async def watch(self) -> None:
+        """See callers off whose leaving no event tells, while no events flow. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self._legs and not self._client.connected:
+                with suppress(AriError):  # Asterisk is away altogether: the media connections say so
+                    await self._see_off()
+
+    async def _see_off(self) -> Mapping[str, ChannelInfo]:
+        """End the calls whose caller has left; returns all channels that are there."""
+        known = list(self._legs)  # who comes from now on is announced by events, or found next time
+        there = {channel.id: channel for channel in await self._client.channels()}
+        for call_id in known:
+            if call_id not in there or not self._is_ours(there[call_id]):
+                self._left(call_id)
+        return there
 
     def call_over(self, call_id: str) -> None:
         """The call with that id has ended and cleaned up."""

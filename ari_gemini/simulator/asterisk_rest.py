@@ -26,6 +26,7 @@ MODULES = (
     "app_audiosocket.so",
     "app_stasis.so",
     "bridge_simple.so",
+    "bridge_softmix.so",
     "chan_audiosocket.so",
     "func_uuid.so",
     "res_ari.so",
