@@ -131,6 +131,7 @@ class Call:
         return outcome
 
     async def _live_and_release(self) -> CallEnded:
+        structlog.contextvars.bind_contextvars(call=self.id)  # whatever the call's tasks log names it
         started = self._clock()
         outcome = CallEnded(Cause.SHUTDOWN, "cut off")  # unless the event loop itself is being closed
         try:

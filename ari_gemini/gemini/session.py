@@ -88,6 +88,7 @@ class GeminiSession(RealtimeSession):
         self._lost = False
         self._closing = False
         self._told = False
+        self._malformed_worth_a_line = 1
 
     @property
     def capabilities(self) -> Capabilities:
@@ -218,6 +219,10 @@ class GeminiSession(RealtimeSession):
         unknown = self._decoder.take_unknown()
         if unknown:
             log.info("< unknown keys", keys=unknown)
+        malformed = self._decoder.counts.malformed
+        if malformed >= self._malformed_worth_a_line:
+            self._malformed_worth_a_line = 2 * malformed  # a babbling server must not fill the log
+            log.warning("< malformed parts skipped", count=malformed)
 
     # The end
 
