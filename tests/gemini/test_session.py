@@ -454,22 +454,8 @@ async def test_base64_that_does_not_decode_costs_one_part(gemini: Any, logged: l
     session = await opened(gemini)
     assert await received(session, 2) == [AudioDelta(b"\1\0", 24000), AudioDelta(b"\2\0", 24000)]
     assert session.counts.malformed == 1
-    assert [line["count"] for line in logged if line["event"] == "< malformed parts skipped"] == [1]
-    await session.close()
-
-
-async def test_a_babbling_server_does_not_fill_the_log(gemini: Any, logged: list[Any]) -> None:
-    async def script(wire: Any) -> None:
-        await wire.open()
-        for _ in range(100):
-            await wire.say({"serverContent": {"modelTurn": {"parts": [{"inlineData": {"data": "***"}}]}}})
-        await wire.say(words("on we go"))
-
-    gemini.script = script
-    session = await opened(gemini)
-    assert await received(session, 1) == [Transcript(Speaker.MODEL, "on we go")]
-    counts = [line["count"] for line in logged if line["event"] == "< malformed parts skipped"]
-    assert counts == [1, 2, 4, 8, 16, 32, 64]
+    counts = [line["count"] for line in logged if "malformed" in line["event"]]
+    assert counts == [1], "and a line in the log"
     await session.close()
 
 
