@@ -171,6 +171,7 @@ async def test_who_is_answered_when_ready_is_answered_by_a_model_that_is_ready()
         assert call.channel.ringing
         assert not call.channel.answered.is_set()
         await world.up()
+        await until(lambda: GREETED in world.steps)
         assert in_order(world.steps, "ari channels.ring", READY, ANSWERED, BRIDGED, "call started", GREETED)
         await world.hears_it_all(call, world.gemini.sessions[0])
 
@@ -180,6 +181,7 @@ async def test_who_is_answered_immediately_is_bridged_before_the_model_is_ready(
         call = await world.call()
         await call.wait_answered()
         await world.up()
+        await until(lambda: GREETED in world.steps)
         assert "ari channels.ring" not in world.steps
         assert in_order(world.steps, ANSWERED, BRIDGED, READY, GREETED)
         await world.hears_it_all(call, world.gemini.sessions[0])
