@@ -7,6 +7,8 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from ari_gemini.app import CHECK_UUID
@@ -108,6 +110,8 @@ async def _asterisk(report: Report, config: Config, settings: AriSettings, *, be
             "is Asterisk running, enabled = yes in http.conf and ari.conf, bindaddr and port as in ari.url?",
         )
         return
+    if in_clear(settings.url):
+        report.note("ari.url is http://: the password crosses the network unencrypted")
     report.good(f"Asterisk {info.version} answers at {settings.url}, user {settings.username!r} may enter")
     try:
         await _modules(report, client)
@@ -207,6 +211,8 @@ async def _media(report: Report, client: AriClient, settings: AudioSocketSetting
 
 async def _gemini(report: Report, config: Config) -> None:
     """Open a session as each agent would and close it: key, model and every field of the setup are tried."""
+    if in_clear(config.gemini.base_url):
+        report.note("gemini.base_url is ws://: key and conversation cross the network unencrypted")
     for name, agent in config.agents.items():
         who = f"agent {name!r} on {config.gemini.model}"
         try:
@@ -216,6 +222,17 @@ async def _gemini(report: Report, config: Config) -> None:
         else:
             await session.close()
             report.good(f"{who}: Gemini accepts key, model and setup")
+
+
+def in_clear(url: str) -> bool:
+    """Whether what goes to ``url`` leaves this machine unencrypted."""
+    parts = urlsplit(url)
+    if parts.scheme in {"https", "wss"} or parts.hostname == "localhost":
+        return False
+    try:
+        return not ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return True  # a name, which may lead anywhere
 
 
 def _advice(error: SessionError) -> str:

@@ -20,7 +20,7 @@ from support.world import LONG, World, until
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
-from ari_gemini.check import ADVICE, MODULES, _advice, check
+from ari_gemini.check import ADVICE, MODULES, _advice, check, in_clear
 from ari_gemini.config import Config
 from ari_gemini.errors import (
     HandleRefused,
@@ -106,6 +106,22 @@ class Surroundings:
         (one,) = self.lines("FAIL")
         assert self.said[-1] == "something is wrong, see FAIL above"
         return one
+
+
+@pytest.mark.parametrize(
+    ("url", "clear"),
+    [
+        ("ws://127.0.0.1:8090", False),
+        ("http://[::1]:8088", False),
+        ("http://localhost:8088", False),
+        ("wss://generativelanguage.googleapis.com", False),
+        ("https://10.0.0.5:8089", False),
+        ("ws://10.0.0.5:8090", True),
+        ("http://asterisk:8088", True),
+    ],
+)
+def test_what_leaves_the_machine_unencrypted(url: str, clear: bool) -> None:
+    assert in_clear(url) is clear
 
 
 async def test_all_is_well_before_the_start() -> None:
