@@ -123,7 +123,7 @@ class AriClient:
     async def __aenter__(self) -> AriClient:
         try:
             await self.open()
-        except BaseException:
+        except BaseException:  # whatever it is, cancelling included: nothing stays open, and it goes on
             await self.close()
             raise
         return self

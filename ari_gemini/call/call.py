@@ -274,9 +274,30 @@ class Call:
             turns=self.timeline.count,
             uplink_dropped=self.uplink.dropped,
             late_audio_ms=round(self._floor.discarded_ms),
+            **self._troubles(),
         )
         if self._observer is not None:
             self._observer.ended(self, outcome)
+
+    def _troubles(self) -> dict[str, int]:
+        """What else was counted on the way of the sound and should have been nothing."""
+        counted: dict[str, int] = {}
+        if self._connection is not None:
+            stats = self._connection.stats
+            counted |= {
+                "media_unknown": stats.unknown_in,
+                "media_malformed": stats.malformed_in,
+                "media_dropped_in": stats.dropped_in,
+                "media_dropped_out": stats.dropped_out,
+            }
+        if self.downlink.buffer is not None:
+            counters = self.downlink.buffer.counters
+            counted |= {
+                "underruns": counters.underruns,
+                "skipped_deadlines": counters.skipped_deadlines,
+                "refused_bytes": counters.refused_bytes,
+            }
+        return {name: count for name, count in counted.items() if count}
 
     # The media sink: what the AudioSocket connection tells.
 

@@ -11,7 +11,7 @@ import pytest
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audio.pcm import AudioFormat
-from ari_gemini.audiosocket.connection import EndReason, MediaEnd
+from ari_gemini.audiosocket.connection import EndReason, MediaEnd, MediaStats
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.call import Call, CallSettings
 from ari_gemini.call.leg import Identity
@@ -36,6 +36,7 @@ class Connection:
     def __init__(self, uuid: UUID | None = None, rate: int = 8000) -> None:
         self.uuid = uuid or uuid4()
         self.rate = rate
+        self.stats = MediaStats()
         self.written: list[tuple[bytes, int]] = []
         self.sink = None
         self.end: MediaEnd | None = None

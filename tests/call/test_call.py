@@ -614,6 +614,26 @@ async def test_the_report_of_a_call_is_one_line(rig) -> None:
     ]
 
 
+async def test_the_report_tells_what_was_lost_and_nothing_that_was_not(rig) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await rig.up()
+        stats, counters = rig.connection.stats, rig.call.downlink.buffer.counters
+        stats.unknown_in, stats.dropped_out = 3, 2
+        counters.underruns, counters.skipped_deadlines = 1, 0
+        rig.call.end(Cause.CALLER_HANGUP)
+        await rig.done()
+    (line,) = [line for line in logs if line["event"] == "call.ended"]
+    usual = {"call", "log_level", "event", "cause", "detail", "seconds", "turns"}
+    told = {name: count for name, count in line.items() if name not in usual}
+    assert told == {
+        "uplink_dropped": 0,
+        "late_audio_ms": 0,
+        "media_unknown": 3,
+        "media_dropped_out": 2,
+        "underruns": 1,
+    }
+
+
 async def test_without_an_observer(rig, until) -> None:
     call = Call(
         rig.leg,
