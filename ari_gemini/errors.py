@@ -22,6 +22,7 @@
     │   ├── SessionUnavailable          cannot be had now (overload, network)       retry BACKOFF
     │   ├── QuotaExceeded               429, RESOURCE_EXHAUSTED                     retry LATER
     │   └── MalformedMessage            the peer sent what its protocol forbids     retry RESUME
+    ├── ToolError                       a tool cannot do what the model asked; the words are for the model
     └── CallEnded                       the one named ending of a call, with its cause
 """
 
@@ -150,11 +151,19 @@ class MalformedMessage(SessionError):
     retry = Retry.RESUME
 
 
+class ToolError(AriGeminiError):
+    """A tool cannot do what the model asked. The message goes to the model: say what it can do about it."""
+
+
 class Cause(Enum):
     """Why a call ended; the value stands in logs and in the channel variable ``ARI_GEMINI_CAUSE``."""
 
     CALLER_HANGUP = "caller_hangup"
     """The channel left, whoever asked Asterisk for it."""
+    MODEL_HANGUP = "model_hangup"
+    """The model ended the call with ``hangup_call``."""
+    TRANSFERRED = "transferred"
+    """The model sent the caller on with ``transfer_call``."""
     MEDIA_LOST = "media_lost"
     """The AudioSocket ended while the channel was still there."""
     MEDIA_ERROR = "media_error"

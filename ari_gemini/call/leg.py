@@ -10,6 +10,7 @@ from typing import Protocol
 from ari_gemini.ari.channel import Channel
 from ari_gemini.audiosocket.connection import Connection, EndReason, MediaEnd
 from ari_gemini.errors import CallEnded
+from ari_gemini.tools.destination import Destination
 
 DEFAULT_AGENT = "default"
 """Who answers when the dialplan names nobody."""
@@ -26,6 +27,33 @@ class Identity:
     caller_number: str = ""
     caller_name: str = ""
     called_number: str = ""
+
+
+class Consultation(Protocol):
+    """Another party that is asked whether it takes the caller. Used by one task, in the order of the methods.
+
+    Every method but ``abandon`` may raise AriError or ToolError.
+    """
+
+    async def ring(self) -> None:
+        """Call the party; return when it has answered.
+
+        Raises ToolError, for the model to read, when it does not. Cancelling hangs up on it.
+        """
+
+    async def introduce(self) -> None:
+        """Let the party hear the model in the caller's place, who hears a ringing tone meanwhile."""
+
+    async def left(self) -> None:
+        """Return when the party has hung up. Cancelling changes nothing."""
+
+    async def join(self) -> None:
+        """Let caller and party hear each other, and the model no longer. They stay joined when the call ends as
+        TRANSFERRED; when one of them leaves, the other is hung up and everything cleaned up."""
+
+    async def abandon(self) -> None:
+        """Hang up on the party and bring the caller back to the model. Idempotent; never raises; does nothing after
+        ``join``."""
 
 
 class Leg(Protocol):
@@ -54,8 +82,28 @@ class Leg(Protocol):
     async def join(self) -> None:
         """The model is there: answer, and let caller and media hear each other."""
 
+    async def send_digits(self, digits: str) -> bool:
+        """Have Asterisk send these keys (``0-9 * # A-D``) to the caller's phone as his channel's technology does it;
+        return when they have been played. False: that cannot be done here, nothing was sent."""
+
+    async def place_exists(self, destination: Destination) -> bool:
+        """Whether the dialplan has that place. True when Asterisk does not say."""
+
+    def go_on_at(self, destination: Destination) -> None:
+        """Where ``release`` sends the caller when the call ends as TRANSFERRED.
+
+        Raises ToolError where the dialplan keeps control of the channel.
+        """
+
+    def consult(self, destination: Destination) -> Consultation:
+        """Begin to ask another party. Raises ToolError where the dialplan keeps control of the channel."""
+
     async def release(self, ended: CallEnded) -> None:
-        """Undo everything, and send the caller on where that makes sense. Bounded in time; never raises."""
+        """Undo everything. Bounded in time; never raises.
+
+        MODEL_HANGUP hangs up on the caller, TRANSFERRED sends him where ``go_on_at`` said or leaves him joined with
+        the party of a Consultation; after any other cause he is sent on where that makes sense.
+        """
 
     def media_ended(self, end: MediaEnd) -> CallEnded:
         """What the end of the AudioSocket connection means for the call."""

@@ -19,6 +19,9 @@ class Listed(Protocol):
 
     def end(self, cause: Cause, detail: str = "") -> None: ...
 
+    def key_pressed(self, digit: str) -> None:
+        """Asterisk says that the caller pressed a key."""
+
 
 class Registry:
     """Who is on the phone. One per process; used from its event loop only."""

@@ -1,44 +1,12 @@
-"""Functions the model may call: how they are declared and answered, and their schema in Gemini's dialect."""
+"""How a function is declared in Gemini's dialect: its name, and its parameters as the Schema of the reference."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ari_gemini.errors import SetupRefused
-
-Scheduling = Literal["silent", "when_idle", "interrupt"]
-"""When the model takes note of a result: never aloud, when it has finished speaking, or at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionDeclaration:
-    """A function offered to the model. ``parameters`` is JSON Schema of an object, or None for no parameters.
-
-    ``blocking`` says whether the model waits for the result; None leaves it to the model.
-    """
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any] | None = None
-    blocking: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionResult:
-    """The answer to one FunctionCall: its ``id`` and ``name``, and what the function gave back.
-
-    ``response`` holds JSON: by convention ``{"output": ...}`` or ``{"error": ...}``, else the output itself.
-    ``scheduling`` is left out where the model does not know it.
-    """
-
-    id: str
-    name: str
-    response: Mapping[str, Any]
-    scheduling: Scheduling | None = None
-
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 """FunctionDeclaration.name (ai.google.dev/api/caching#FunctionDeclaration)."""

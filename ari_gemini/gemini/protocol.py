@@ -10,8 +10,8 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ari_gemini.gemini.functions import FunctionResult
 from ari_gemini.gemini.models import ModelFamily
+from ari_gemini.realtime.functions import FunctionResult
 
 _AUDIO_SUFFIX = b'"}}}'
 
@@ -61,8 +61,7 @@ def encode_tool_results(family: ModelFamily, results: Sequence[FunctionResult]) 
 
 
 def _function_response(family: ModelFamily, result: FunctionResult) -> dict[str, Any]:
-    given = result.response
-    response: dict[str, Any] = dict(given) if "output" in given or "error" in given else {"output": given}
+    response: dict[str, Any] = dict(result.response)
     try:
         dump(response)
     except (TypeError, ValueError, RecursionError) as exc:

@@ -16,13 +16,13 @@ from ari_gemini.gemini import protocol
 from ari_gemini.gemini.closes import close_error, one_line
 from ari_gemini.gemini.decoder import Counts, Decoder
 from ari_gemini.gemini.dial import CLOSE_TIMEOUT, dial
-from ari_gemini.gemini.functions import FunctionDeclaration, FunctionResult
 from ari_gemini.gemini.keepalive import Keepalive
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
 from ari_gemini.gemini.trail import Trail
 from ari_gemini.gemini.values import DEFAULT_RATE
 from ari_gemini.realtime.events import AudioDelta, Event
+from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.realtime.session import Capabilities, RealtimeSession, SessionSettings
 
 _MAX_EARLY = 64
@@ -39,7 +39,6 @@ async def open_session(
     session: SessionSettings,
     *,
     handle: str | None = None,
-    tools: Sequence[FunctionDeclaration] = (),
 ) -> GeminiSession:
     """Connect, send the setup, and wait until the service has confirmed it; nothing else is sent before.
 
@@ -47,7 +46,7 @@ async def open_session(
     together. Raises SessionError, SetupRefused before anything is opened when the settings cannot work with
     the model. Cancelling closes the socket.
     """
-    setup = encode_setup(settings, session, handle, tools)
+    setup = encode_setup(settings, session, handle)
     opened = GeminiSession(await dial(settings), settings, handle)
     try:
         await opened._set_up(setup)

@@ -6,14 +6,14 @@ Everything that depends on the model is read from its row in the family table.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from ari_gemini.errors import SetupRefused
-from ari_gemini.gemini.functions import NAME, FunctionDeclaration, to_gemini_schema
-from ari_gemini.gemini.models import ModelFamily, bare_name
+from ari_gemini.gemini.functions import NAME, to_gemini_schema
+from ari_gemini.gemini.models import Behavior, ModelFamily, bare_name
 from ari_gemini.gemini.protocol import dump
 from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import ActivityDetection, ContextCompression, SessionSettings
 
 _TURN_COVERAGE = {
@@ -29,7 +29,6 @@ def encode_setup(
     settings: GeminiSettings,
     session: SessionSettings,
     handle: str | None = None,
-    tools: Sequence[FunctionDeclaration] = (),
 ) -> bytes:
     """The ``setup`` message as UTF-8 JSON for a TEXT frame.
 
@@ -41,8 +40,8 @@ def encode_setup(
     setup["generationConfig"] = _generation(settings, session)
     if session.instructions:
         setup["systemInstruction"] = {"parts": [{"text": session.instructions}]}
-    if tools:
-        declarations = [_declaration(tool, settings) for tool in tools]
+    if session.tools:
+        declarations = [_declaration(tool, settings) for tool in session.tools]
         setup["tools"] = [{"functionDeclarations": declarations}]
     realtime_input = _realtime_input(session.activity_detection)
     if realtime_input:
@@ -107,14 +106,17 @@ def _declaration(tool: FunctionDeclaration, settings: GeminiSettings) -> dict[st
     declaration: dict[str, Any] = {"name": tool.name, "description": tool.description}
     if tool.parameters is not None and tool.parameters.get("properties"):
         declaration["parameters"] = to_gemini_schema(tool.parameters, f"tool {tool.name}")
-    if tool.blocking is not None:
-        behavior = "BLOCKING" if tool.blocking else "NON_BLOCKING"
-        if behavior not in settings.family.behaviors:
-            raise SetupRefused(
-                f"tool {tool.name}: model {bare_name(settings.model)} takes no {behavior} functions"
-            )
-        declaration["behavior"] = behavior
-    return declaration
+    behavior = _behavior(tool, settings)
+    return declaration if behavior is None else declaration | {"behavior": behavior}
+
+
+def _behavior(tool: FunctionDeclaration, settings: GeminiSettings) -> Behavior | None:
+    """What a declaration says; None where the model leaves no choice, so that nothing need be said."""
+    behaviors = settings.family.behaviors
+    wanted: Behavior = "BLOCKING" if tool.blocking else "NON_BLOCKING"
+    if tool.blocking is not None and wanted not in behaviors:
+        raise SetupRefused(f"tool {tool.name}: model {bare_name(settings.model)} takes no {wanted} functions")
+    return wanted if len(behaviors) > 1 else None
 
 
 def _realtime_input(detection: ActivityDetection) -> dict[str, Any]:

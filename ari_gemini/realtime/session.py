@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.realtime.events import Event
+from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
 
 Sensitivity = Literal["low", "high"]
 TurnCoverage = Literal["only_activity", "all_input", "audio_activity_and_all_video"]
@@ -56,6 +57,8 @@ class SessionSettings(BaseModel):
     context_compression: ContextCompression | None = ContextCompression()
     thinking: str | None = None
     """Thinking level or budget, where the model takes one; refused at start where it does not."""
+    tools: tuple[FunctionDeclaration, ...] = ()
+    """What the model may call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,13 @@ class RealtimeSession(Protocol):
         """Make the model speak first, told how by ``instruction``.
 
         Raises SessionError when the session is over.
+        """
+
+    async def send_tool_results(self, results: Sequence[FunctionResult]) -> None:
+        """Answer function calls. Ids of cancelled calls must not be among them.
+
+        Raises SessionError when the session is over; the calls are open still, and a session that resumes
+        this one takes the answers.
         """
 
     async def receive(self) -> Sequence[Event]:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ari_gemini.gemini.functions import FunctionResult
 from ari_gemini.gemini.models import family_of
 from ari_gemini.gemini.protocol import (
     AUDIO_STREAM_END,
@@ -20,6 +19,7 @@ from ari_gemini.gemini.protocol import (
     encode_text,
     encode_tool_results,
 )
+from ari_gemini.realtime.functions import FunctionResult
 
 Validated = Callable[..., dict[str, Any]]
 

@@ -22,9 +22,9 @@ from ari_gemini.errors import (
     SetupRefused,
 )
 from ari_gemini.gemini import session as session_module
-from ari_gemini.gemini.functions import FunctionDeclaration, FunctionResult
 from ari_gemini.gemini.session import GeminiSession, open_session
 from ari_gemini.realtime.events import AudioDelta, Event, HandleUpdate, Speaker, Transcript
+from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
 from ari_gemini.realtime.session import RealtimeSession, SessionSettings
 
 LONG = 30.0

@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ari_gemini.errors import SetupRefused
-from ari_gemini.gemini.functions import FunctionDeclaration
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
+from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import ActivityDetection, ContextCompression, SessionSettings
 
 Validated = Callable[..., dict[str, Any]]
