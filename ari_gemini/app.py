@@ -6,7 +6,7 @@ Everything lives in one TaskGroup: the ARI client, one task per call. A call's o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -47,11 +47,13 @@ class Service:
         *,
         observer: CallObserver | None = None,
         sessions: OpenSession | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
         self.registry = Registry(config.calls.max_calls)
         self.media = AudioSocketServer(config.audiosocket, self._connected)
         self.client = AriClient(config.ari) if config.ari is not None else None
+        self.catalogue = config.catalogue(environ or {})
         self._observer = observer
         self._sessions = sessions or partial(open_session, config.gemini)
         self._stasis: StasisWay | None = None
@@ -72,6 +74,7 @@ class Service:
         try:
             async with self._tasks:
                 self._start_control()
+                self._control.append(self._tasks.create_task(self.catalogue.run(), name="tools"))
                 self._listening.set()
                 try:
                     await self._stopping.wait()
@@ -137,6 +140,7 @@ class Service:
             agents=self.config.agents,
             open_session=self._sessions,
             registry=self.registry,
+            tools=self.catalogue,
             observer=self._observer,
         )
         if self._stopping.is_set():

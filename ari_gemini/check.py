@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,7 +17,8 @@ from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.connection import Connection
 from ari_gemini.audiosocket.server import AudioSocketServer, AudioSocketSettings
-from ari_gemini.call.stasis import MEDIA_PREFIX
+from ari_gemini.call.agent import Agent
+from ari_gemini.call.names import MEDIA_PREFIX
 from ari_gemini.config import Config
 from ari_gemini.errors import (
     AriDenied,
@@ -33,6 +34,10 @@ from ari_gemini.errors import (
     SessionRefused,
 )
 from ari_gemini.gemini.session import open_session
+from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.realtime.functions import FunctionDeclaration
+from ari_gemini.realtime.session import SessionSettings
+from ari_gemini.tools.catalogue import Catalogue
 
 MODULES = (
     "res_ari.so",
@@ -76,7 +81,13 @@ class Report:
         self.say(f"      {advice}")
 
 
-async def check(config: Config, *, before_start: bool = False, say: Say = print) -> bool:
+async def check(
+    config: Config,
+    *,
+    before_start: bool = False,
+    say: Say = print,
+    environ: Mapping[str, str] | None = None,
+) -> bool:
     """Ask everything; True when nothing is wrong. Places no call and leaves nothing behind."""
     report = Report(say)
     report.good("the configuration can be read")
@@ -86,7 +97,13 @@ async def check(config: Config, *, before_start: bool = False, say: Say = print)
         )
     else:
         await _asterisk(report, config, config.ari, before_start=before_start)
-    await _gemini(report, config)
+    if in_clear(config.gemini.base_url):
+        report.note("gemini.base_url is ws://: key and conversation cross the network unencrypted")
+    catalogue = config.catalogue(environ or {})
+    async with _tool_servers(report, catalogue):
+        for name, agent in config.agents.items():
+            tools = _tools(report, name, agent, catalogue)
+            await _gemini(report, config.gemini, name, agent.session_settings({}, tools))
     say("all is well" if report.well else "something is wrong, see FAIL above")
     return report.well
 
@@ -209,19 +226,47 @@ async def _media(report: Report, client: AriClient, settings: AudioSocketSetting
             await server.close()
 
 
-async def _gemini(report: Report, config: Config) -> None:
-    """Open a session as each agent would and close it: key, model and every field of the setup are tried."""
-    if in_clear(config.gemini.base_url):
-        report.note("gemini.base_url is ws://: key and conversation cross the network unencrypted")
-    for name, agent in config.agents.items():
-        who = f"agent {name!r} on {config.gemini.model}"
-        try:
-            session = await open_session(config.gemini, agent.session_settings({}))
-        except SessionError as error:
-            report.bad(f"{who}: {error}", _advice(error))
+@asynccontextmanager
+async def _tool_servers(report: Report, catalogue: Catalogue) -> AsyncIterator[None]:
+    """Let the MCP servers that are wanted run meanwhile, and say which do not."""
+    running = asyncio.create_task(catalogue.run())
+    try:
+        for name, server in catalogue.servers.items():
+            if not await server.wait_ready(server.settings.connect_timeout):
+                why = server.trouble or "it does not get ready"
+                report.bad(f"{server.goes_to}: {why}", f"see [tools.mcp.{name}]; does it run by itself?")
+        yield
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def _tools(report: Report, name: str, agent: Agent, catalogue: Catalogue) -> list[FunctionDeclaration]:
+    """Say what the agent may do, and where that leads; the declarations of it."""
+    if not agent.tools:
+        report.good(f"agent {name!r} has no tools: it can talk, and nothing else")
+    tools = {tool.name: tool for tool in catalogue.pick(agent.tools, agent.transfer)}
+    for wanted in agent.tools:
+        if wanted in tools:
+            report.good(f"agent {name!r} may use {wanted}: {tools[wanted].goes_to}")
         else:
-            await session.close()
-            report.good(f"{who}: Gemini accepts key, model and setup")
+            report.bad(
+                f"agent {name!r} may use {wanted}, but it is not there", "the server offers other tools"
+            )
+    return [tool.declaration for tool in tools.values()]
+
+
+async def _gemini(report: Report, settings: GeminiSettings, agent: str, session: SessionSettings) -> None:
+    """Open a session as the agent would and close it: key, model and every field of the setup are tried."""
+    who = f"agent {agent!r} on {settings.model}"
+    try:
+        opened = await open_session(settings, session)
+    except SessionError as error:
+        report.bad(f"{who}: {error}", _advice(error))
+    else:
+        await opened.close()
+        report.good(f"{who}: Gemini accepts key, model and setup")
 
 
 def in_clear(url: str) -> bool:

@@ -106,7 +106,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     logs.configure(config.log.level, config.log.format)
 
     async def serve() -> None:
-        service = Service(config)
+        service = Service(config, environ=os.environ)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
@@ -122,7 +122,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, os.environ)
     logs.configure("error")
-    well = _run(check(config, before_start=arguments.before_start))
+    well = _run(check(config, before_start=arguments.before_start, environ=os.environ))
     return OK if well else WRONG
 
 

@@ -32,6 +32,8 @@ from ari_gemini.errors import ConfigError, SessionRefused
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
 from ari_gemini.telemetry.logs import Format, Level
+from ari_gemini.tools.catalogue import Catalogue
+from ari_gemini.tools.settings import ToolsSettings
 
 ENV_PREFIX = "ARI_GEMINI__"
 ENV_DELIMITER = "__"
@@ -81,6 +83,7 @@ class Config(BaseSettings):
     audiosocket: AudioSocketSettings = AudioSocketSettings()
     gemini: GeminiSettings = GeminiSettings()
     calls: CallSettings = CallSettings()
+    tools: ToolsSettings = ToolsSettings()
     agents: dict[str, Agent] = Field(default_factory=lambda: {DEFAULT_AGENT: Agent()})
     log: LogSettings = LogSettings()
 
@@ -108,10 +111,17 @@ class Config(BaseSettings):
             raise ValueError("ari.password: missing; set ARI_PASSWORD or ari.password_file")
         for name, agent in self.agents.items():
             try:
-                encode_setup(self.gemini, agent.session_settings({}))
-            except SessionRefused as refused:
+                tools = Catalogue(self.tools, agent.tools).fixed(agent.tools, agent.transfer)
+                declarations = [tool.declaration for tool in tools]
+                encode_setup(self.gemini, agent.session_settings({}, declarations))
+            except (ConfigError, SessionRefused) as refused:
                 raise ValueError(f"agents.{name}: {refused}") from None
         return self
+
+    def catalogue(self, environ: Mapping[str, str]) -> Catalogue:
+        """The tools that some agent may use. Opens nothing."""
+        names = [name for agent in self.agents.values() for name in agent.tools]
+        return Catalogue(self.tools, names, environ)
 
 
 class _Environment(EnvSettingsSource):
@@ -146,6 +156,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"environment: {error}") from None
     for secret in SECRETS:
         _take_secret(raw, secret, where, environ)
+    _take_tool_secrets(raw, where, environ)
     try:
         return Config(**raw)
     except ValidationError as error:
@@ -199,6 +210,29 @@ def _take_secret(raw: dict[str, Any], secret: Secret, where: str, environ: Mappi
         section.pop(secret.key, None)
         if named:
             section[secret.key] = _secret_file(named, f"{where}: {secret.section}.{file_key}")
+
+
+def _take_tool_secrets(raw: dict[str, Any], where: str, environ: Mapping[str, str]) -> None:
+    """``value_env`` and ``value_file`` of credentials and MCP servers become ``value``."""
+    tools = raw.get("tools")
+    for kind in ("credentials", "mcp"):
+        tables = tools.get(kind) if isinstance(tools, dict) else None
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(table, dict):
+                _take_value(table, f"{where}: tools.{kind}.{name}", environ)
+
+
+def _take_value(table: dict[str, Any], where: str, environ: Mapping[str, str]) -> None:
+    variable, file = table.pop("value_env", None), table.pop("value_file", None)
+    if sum(source is not None for source in (variable, file, table.get("value"))) > 1:
+        raise ConfigError(f"{where}: give one of value, value_env and value_file")
+    if variable is not None:
+        value = environ.get(str(variable), "").strip()
+        if not value:
+            raise ConfigError(f"{where}.value_env: the environment has no {variable}")
+        table["value"] = value
+    elif file is not None:
+        table["value"] = _secret_file(file, f"{where}.value_file")
 
 
 def _secret_file(name: object, where: str) -> str:

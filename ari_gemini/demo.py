@@ -33,6 +33,7 @@ from ari_gemini.simulator.caller_voice import CallerReport, Cue, Line, ScriptedV
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.simulator.phrases import phrase
 from ari_gemini.telemetry.timeline import Turn
+from ari_gemini.tools.toolbox import ToolUse
 
 SCRIPT = (
     ("ask_hours", Cue.REPLY_END, 600.0),
@@ -103,6 +104,9 @@ class Screen:
         if turn.interrupted is not None:
             heard = turn.heard_ms / 1000
             self.line(f"the caller interrupts: the model falls silent after {heard:.1f} s of its answer")
+
+    def tool(self, call: Call, use: ToolUse) -> None:
+        self.line(f"the model uses {use.name}: {use.outcome.value}")
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcome = outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.simulator import asterisk_rest
 from ari_gemini.simulator.asterisk import Refused, SimulatedAsterisk
 from ari_gemini.simulator.gemini_live import GeminiSimulator
+from ari_gemini.tools.settings import ToolsSettings
 
 SIMULATED = asterisk_rest.MODULES
 
@@ -49,13 +51,13 @@ def test_the_simulated_asterisk_claims_to_have_every_module() -> None:
 class Surroundings:
     """An Asterisk and a Gemini to be checked, and what the check said of them."""
 
-    def __init__(self, scenario: str = "greeting", **gemini: Any) -> None:
+    def __init__(self, scenario: str = "greeting", *, hurry: bool = True, **gemini: Any) -> None:
         self.asterisk = SimulatedAsterisk()
         self.gemini = GeminiSimulator(scenario, **gemini)
         self.said: list[str] = []
+        self._hurry = hurried() if hurry else nullcontext()
 
     async def __aenter__(self) -> Surroundings:
-        self._hurry = hurried()
         self._hurry.__enter__()
         self._before = psutil.Process().num_fds()
         self._tasks = asyncio.all_tasks()
@@ -135,6 +137,7 @@ async def test_all_is_well_before_the_start() -> None:
             "all",
             "Asterisk",
             "agent",
+            "agent",
         ]
         assert here.said[-1] == "all is well"
 
@@ -191,7 +194,7 @@ async def test_asterisk_cannot_be_reached() -> None:
         assert not await here.check(config)
         assert here.only_failure().startswith(f"no ARI at {config.ari.url}: ")
         assert "is Asterisk running" in here.advice()
-        assert len(here.lines("ok")) == 2, "Gemini is checked all the same"
+        assert len(here.lines("ok")) == 3, "Gemini is checked all the same"
 
 
 async def test_something_else_answers_where_asterisk_should_be() -> None:
@@ -266,7 +269,7 @@ async def test_asterisk_fails_in_the_middle() -> None:
         here.asterisk.on_request = fail
         assert not await here.check()
         assert here.only_failure().startswith("Asterisk failed in the middle of the check: ")
-        assert len(here.lines("ok")) == 3, "Gemini is checked all the same"
+        assert len(here.lines("ok")) == 4, "Gemini is checked all the same"
 
 
 async def test_asterisk_fails_while_it_cleans_up() -> None:
@@ -311,7 +314,7 @@ async def test_every_agent_is_tried_and_named() -> None:
     async with Surroundings(valid_keys={"a-key"}) as here:
         agents = {"default": Agent(), "orders": Agent(instructions="{ORDER}", variables=("ORDER",))}
         assert await here.check(here.config(agents=agents))
-        named = [line for line in here.lines("ok") if line.startswith("agent")]
+        named = [line for line in here.lines("ok") if line.endswith("setup")]
         assert [line.split()[1] for line in named] == ["'default'", "'orders'"]
         assert here.gemini.connections == 2
         for session in here.gemini.sessions:
@@ -342,3 +345,46 @@ async def test_without_ari_only_gemini_is_asked() -> None:
 )  # fmt: skip
 def test_there_is_advice_for_everything(kind: type[SessionError]) -> None:
     assert _advice(kind("x")) in {advice for _, advice in ADVICE}
+
+
+# Tools.
+
+
+async def test_each_agents_tools_and_where_they_lead() -> None:
+    server = str(Path(__file__).parent / "tools" / "mcp_servers" / "shop.py")
+    tools = ToolsSettings(
+        api_call={"allow": ["https://api.example.com/orders/"]},
+        named={"order_status": {"description": "An order.", "url": "https://api.example.com/status"}},
+        mcp={"shop": {"command": [sys.executable, server]}},
+    )
+    agents = {
+        "default": Agent(),
+        "shop": Agent(
+            tools=("hangup_call", "transfer_call", "api_call", "order_status", "shop.add"),
+            transfer={"sales": "internal,200,1"},
+        ),
+    }
+    async with Surroundings(hurry=False) as around:
+        assert await around.check(around.config(agents=agents, tools=tools))
+        assert "agent 'default' has no tools: it can talk, and nothing else" in around.lines("ok")
+        said = [line for line in around.lines("ok") if " may use " in line]
+        assert said == [
+            "agent 'shop' may use hangup_call: Asterisk: hangs up on the caller",
+            "agent 'shop' may use transfer_call: sales = internal,200,1",
+            "agent 'shop' may use api_call: GET, POST https://api.example.com/orders/",
+            "agent 'shop' may use order_status: GET https://api.example.com/status",
+            f"agent 'shop' may use shop.add: MCP shop: {sys.executable} {server}"[: len(said[-1])],
+        ]
+        assert around.gemini.sessions[-1].record.setup is not None
+        declared = around.gemini.sessions[-1].record.setup["tools"][0]["functionDeclarations"]
+        assert [one["name"] for one in declared] == list(agents["shop"].tools)
+
+
+async def test_an_mcp_server_that_is_not_there() -> None:
+    tools = ToolsSettings(mcp={"shop": {"command": ["/nonexistent/server"], "connect_timeout": 1}})
+    async with Surroundings(hurry=False) as around:
+        config = around.config(agents={"default": Agent(tools=("shop.add",))}, tools=tools)
+        assert not await around.check(config)
+        down, missing = around.lines("FAIL")
+        assert down.startswith("MCP shop: /nonexistent/server: ")
+        assert missing == "agent 'default' may use shop.add, but it is not there"

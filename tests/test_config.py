@@ -438,3 +438,117 @@ def test_nothing_can_be_changed_afterwards(load: Load) -> None:
     config = load(ARI)
     with pytest.raises(ValueError, match="frozen"):
         config.calls = None  # type: ignore[assignment]
+
+
+# Tools.
+
+TOOLS = """
+[agents.default]
+tools = ["hangup_call", "api_call", "transfer_call", "order_status", "shop.find"]
+filler_after = 2.0
+[agents.default.transfer]
+sales = "from-internal,200,1"
+boss = { context = "from-internal", extension = "201", attended = true, ring_seconds = 15 }
+[agents.default.digits]
+sensitive = true
+[tools.limits]
+time_limit = 8
+[tools.api_call]
+allow = ["https://api.example.com/orders/"]
+credentials = ["orders"]
+[tools.credentials.orders]
+origin = "https://api.example.com"
+value_env = "ORDERS_TOKEN"
+[tools.named.order_status]
+description = "Looks up an order."
+url = "https://api.example.com/orders/{order}"
+credentials = "orders"
+[tools.named.order_status.parameters]
+order = { type = "string" }
+[tools.mcp.shop]
+command = ["shop-server"]
+"""
+TOKEN = "Bearer of-the-orders"
+THERE_ARE = "hangup_call, send_dtmf, transfer_call, api_call, order_status, shop.(a tool of it)"
+
+
+def test_tools(load: Load) -> None:
+    config = load(ARI + TOOLS, ORDERS_TOKEN=TOKEN)
+    agent = config.agents["default"]
+    assert agent.tools == ("hangup_call", "api_call", "transfer_call", "order_status", "shop.find")
+    assert {name: str(place) for name, place in agent.transfer.items()} == {
+        "sales": "from-internal,200,1",
+        "boss": "Local/201@from-internal/n, attended",
+    }
+    assert agent.digits.sensitive
+    assert config.tools.limits.time_limit == 8
+    assert config.tools.credentials["orders"].value.get_secret_value() == TOKEN
+    assert TOKEN not in repr(config)
+    catalogue = config.catalogue({})
+    fixed = catalogue.fixed(agent.tools, agent.transfer)
+    assert [tool.name for tool in fixed] == ["hangup_call", "api_call", "transfer_call", "order_status"]
+    assert list(catalogue.servers) == ["shop"]
+
+
+def test_a_credential_out_of_a_file(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    config = load(ARI + TOOLS.replace('value_env = "ORDERS_TOKEN"', f'value_file = "{tmp_path}/token"'))
+    assert config.tools.credentials["orders"].value.get_secret_value() == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            '"hangup_call", ',
+            '"hang_up", ',
+            "FILE: agents.default: there is no tool 'hang_up'; there are: " + THERE_ARE,
+        ),
+        ('"hangup_call", ', '"api_call", ', "FILE: agents.default: tools: a name stands there twice"),
+        (
+            'sales = "from-internal,200,1"',
+            'sales = "from-internal"',
+            'FILE: agents.default.transfer.sales: must read "context,extension,priority"',
+        ),
+        (
+            'value_env = "ORDERS_TOKEN"',
+            'value_env = "NOT_SET"',
+            "FILE: tools.credentials.orders.value_env: the environment has no NOT_SET",
+        ),
+        (
+            'value_env = "ORDERS_TOKEN"',
+            'value_env = "ORDERS_TOKEN"\nvalue = "x"',
+            "FILE: tools.credentials.orders: give one of value, value_env and value_file",
+        ),
+        (
+            'value_env = "ORDERS_TOKEN"',
+            'value_file = "/nowhere/token"',
+            "FILE: tools.credentials.orders.value_file: the secret cannot be read: No such file or directory",
+        ),
+        (
+            'credentials = ["orders"]',
+            'credentials = ["others"]',
+            "FILE: tools: api_call.credentials: there is no credentials.others",
+        ),
+        (
+            'allow = ["https://api.example.com/orders/"]\ncredentials = ["orders"]',
+            "",
+            "FILE: agents.default: tools.api_call.allow: is empty, so that api_call can be given to no agent",
+        ),
+    ],
+)
+def test_a_mistake_about_tools(mistakes: Callable, old: str, new: str, line: str) -> None:
+    assert old in TOOLS
+    assert mistakes(ARI + TOOLS.replace(old, new), ORDERS_TOKEN=TOKEN) == [line]
+
+
+def test_what_a_model_cannot_be_declared_is_said_at_the_start(mistakes: Callable) -> None:
+    tuple_of = "{ type = 'array', prefixItems = [{ type = 'string' }] }"
+    text = TOOLS.replace('order = { type = "string" }', f"order = {{ type = 'string' }}\nparts = {tuple_of}")
+    (line,) = mistakes(ARI + text.replace('method = "GET"', ""), ORDERS_TOKEN=TOKEN)
+    assert "prefixItems" in line
+
+
+def test_the_environment_may_name_tools(load: Load) -> None:
+    config = load(ARI, ARI_GEMINI__AGENTS__DEFAULT__TOOLS='["hangup_call", "send_dtmf"]')
+    assert config.agents["default"].tools == ("hangup_call", "send_dtmf")

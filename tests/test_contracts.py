@@ -22,6 +22,7 @@ MODEL = {
     "telemetry.timeline": "import dataclasses",
     "telemetry.logs": "import time",
     "realtime.events": "import dataclasses",
+    "realtime.functions": "import dataclasses",
     "realtime.session": "from ari_gemini.realtime import events\nfrom ari_gemini.audio import pcm",
     "ari.events": "from ari_gemini import errors",
     "ari.client": "import asyncio\nfrom ari_gemini.ari import events",
@@ -36,7 +37,14 @@ MODEL = {
     "gemini.session": "import websockets\nfrom ari_gemini.gemini import protocol",
     "openai.protocol": "from ari_gemini.realtime import events",
     "tools.base": "from ari_gemini.realtime import events",
-    "call.agent": "from ari_gemini.realtime import session",
+    **{
+        f"tools.{name}": "from ari_gemini import errors"
+        for name in ("destination", "schema", "address", "url", "url_template")
+    },
+    "tools.http_client": "import aiohttp\nfrom ari_gemini.tools import url",
+    "call.agent": "from ari_gemini.realtime import session\nfrom ari_gemini.tools import destination",
+    "call.digits": "import dataclasses",
+    "call.filler": "from ari_gemini.audio import pcm",
     "call.turn": "from ari_gemini.realtime import events",
     "call.call": "import asyncio\nfrom ari_gemini.call import turn\nfrom ari_gemini.ari import client",
     "web.server": "from ari_gemini.call import call",
@@ -106,9 +114,7 @@ def test_the_model_of_the_whole_house_holds(tmp_path: Path) -> None:
 
 
 def test_rooms_to_come_may_be_missing(tmp_path: Path) -> None:
-    build(
-        tmp_path, {name: source for name, source in MODEL.items() if not re.match("openai|tools|web", name)}
-    )
+    build(tmp_path, {name: source for name, source in MODEL.items() if not re.match("openai|web", name)})
     assert broken_contracts(tmp_path) == set()
 
 
@@ -124,7 +130,7 @@ def test_every_contract_has_a_trespass() -> None:
     assert shown == {FLOORS, PURE, VENDORS, WITNESS, CIRCLES}
 
 
-VENDOR = re.compile(r"(?<!ari[_-])(gemini|openai)", re.IGNORECASE)
+VENDOR = re.compile(r"(?<!ari[_-])(?<!Ari)(gemini|openai)", re.IGNORECASE)
 
 
 def words(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -25,6 +25,7 @@ WITHOUT_MODULE = {
     "test_conftest.py": "tests/conftest.py",
     "test_packaging.py": "the wheel and the lock files",
     "test_readme.py": "the READMEs",
+    "test_readme_tools.py": "the page on tools",
     "test_app_setup.py": "app.py: a caller who hangs up during the set-up",
     "test_app_faults.py": "app.py: Gemini and Asterisk fail",
     "test_app_media.py": "app.py: strange media peers",

@@ -51,7 +51,12 @@ class Channel:
         return understood(parse_channel(raw), "channels.get")
 
     async def ring(self) -> None:
-        """Let the caller hear that it rings. *Stasis*."""
+        """Let the caller hear that it rings. *Stasis*.
+
+        Before he is answered by signalling, then as a tone (``indications.conf``): not in a bridge, and where
+        he enters one until Asterisk has other sound for him, which in a bridge of two SIP channels is never.
+        Nothing that is asked meanwhile waits.
+        """
         await self._client.request("channels", "ring", channelId=self.id)
 
     async def ring_stop(self) -> None:
@@ -118,7 +123,8 @@ class Channel:
         """Play digits (``0-9 * # A-D``) to the caller as the channel's technology does it. *Stasis*.
 
         Returns when Asterisk has taken them, not when they are played. Until then (200 ms each, unless told
-        otherwise) whatever else is asked of the channel waits, and may time out, except ``hangup``.
+        otherwise, and never less than 100 ms) whatever else is asked of the channel waits, and may time out,
+        except ``hangup``. While a digit sounds, other sound to the caller is lost.
         """
         await self._client.request(
             "channels",
@@ -159,8 +165,9 @@ class Bridge:
     async def add_channel(self, *channel_ids: str) -> None:
         """Put channels in, one of them out of another bridge if need be; answered or not.
 
-        Raises AriNotFound when the bridge is gone, AriRejected when a channel is (status 400) or is not in
-        Stasis (422): among several Asterisk does not say which.
+        One that is in it already stays. Raises AriNotFound when the bridge is gone, AriRejected when a
+        channel is (status 400) or is not in Stasis (422): then none is put in, and Asterisk does not say
+        which it was.
         """
         await self._client.request("bridges", "addChannel", bridgeId=self.id, channel=",".join(channel_ids))
 

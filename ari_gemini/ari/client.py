@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -283,6 +284,37 @@ class AriClient:
             data=str(data),
         )
         return understood(parse_channel(raw), "channels.externalMedia")
+
+    async def originate(
+        self,
+        endpoint: str,
+        *,
+        channel_id: str,
+        app: str,
+        timeout: float,
+        other_channel_id: str | None = None,
+        caller_id: str | None = None,
+        originator: str | None = None,
+    ) -> ChannelInfo:
+        """Call ``endpoint`` (``PJSIP/1002``) for ``timeout`` s, rounded up. When answered it enters ``app``.
+
+        ``other_channel_id`` names the second half of a Local channel. Asterisk replies when it has begun to
+        call; how that goes on is told to ``app`` as Dial and ChannelDestroyed. Raises AriRejected with
+        status 500 when there is no such endpoint or it is not registered, 400 when the channel
+        ``originator`` is gone; AriConflict when the id is taken.
+        """
+        raw = await self.request(
+            "channels",
+            "originate",
+            endpoint=endpoint,
+            app=app,
+            channelId=channel_id,
+            otherChannelId=other_channel_id,
+            callerId=caller_id,
+            originator=originator,
+            timeout=math.ceil(timeout),
+        )
+        return understood(parse_channel(raw), "channels.originate")
 
     async def channels(self) -> list[ChannelInfo]:
         """Every channel Asterisk has, in our application or not."""

@@ -119,6 +119,16 @@ class ChannelStateChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Dial:
+    """How the calling of a channel goes on: of one that this service had made, or that a dialplan dials."""
+
+    channel: ChannelInfo
+    """The one that is called."""
+    status: str = ""
+    """Empty at the beginning, then ``RINGING``, ``ANSWER``, ``BUSY``, ``CONGESTION``, ``NOANSWER`` …"""
+
+
+@dataclass(frozen=True, slots=True)
 class ApplicationReplaced:
     """Another connection took this application's name; from here on Asterisk sends the events there."""
 
@@ -132,6 +142,7 @@ ChannelEvent: TypeAlias = (
     | ChannelHangupRequest
     | ChannelDtmfReceived
     | ChannelStateChange
+    | Dial
 )
 """Events about one channel: all have ``channel``."""
 
@@ -247,6 +258,10 @@ def _state_change(_raw: Json, channel: ChannelInfo) -> ChannelStateChange:
     return ChannelStateChange(channel)
 
 
+def _dial(raw: Json, peer: ChannelInfo) -> Dial:
+    return Dial(peer, _text(raw, "dialstatus"))
+
+
 _CHANNEL_EVENTS: Mapping[str, Callable[[Json, ChannelInfo], ChannelEvent | None]] = {
     "StasisStart": _stasis_start,
     "StasisEnd": _stasis_end,
@@ -254,6 +269,7 @@ _CHANNEL_EVENTS: Mapping[str, Callable[[Json, ChannelInfo], ChannelEvent | None]
     "ChannelHangupRequest": _hangup_request,
     "ChannelDtmfReceived": _dtmf,
     "ChannelStateChange": _state_change,
+    "Dial": _dial,
 }
 
 
@@ -278,7 +294,7 @@ class EventParser:
         if build is None:
             self.unknown += 1
             return None
-        channel = parse_channel(raw.get("channel"))
+        channel = parse_channel(raw.get("peer" if build is _dial else "channel"))
         event = build(raw, channel) if channel is not None else None
         if event is None:
             self.malformed += 1

@@ -12,6 +12,8 @@ when its AudioSocket peer is idle (asterisk/asterisk#2089).
                  the turn has ended, or the cushion's time is over
     playing      from its first frame to its last                 speech; silence in an underrun
     drained      its last frame was handed out                    silence, or the next turn
+
+While the buffer is held, every deadline yields silence, and turns stay as they are.
 """
 
 from __future__ import annotations
@@ -95,7 +97,8 @@ class PlayoutBuffer:
         self._read = 0  # stream position of its first byte
         self._ends: deque[int] = deque()  # stream positions where turns end
         self._playing = False
-        self._gap = False  # since the last audible frame, silence was heard
+        self._held = False
+        self._gap = False  # since the last audible frame, silence was heard that nobody wanted
         self._waited = 0  # deadlines that passed with too little on hand
         self._heard = 0
         self._start = 0.0
@@ -111,6 +114,16 @@ class PlayoutBuffer:
     def playing(self) -> bool:
         """The caller is in the middle of a turn, an underrun included."""
         return self._playing
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits: all that was pushed has been handed out or thrown away."""
+        return not self._pcm
+
+    @property
+    def held(self) -> bool:
+        """Between ``hold`` and ``release``."""
+        return self._held
 
     @property
     def buffered_ms(self) -> float:
@@ -178,6 +191,17 @@ class PlayoutBuffer:
         self._playing = False
         return heard
 
+    def hold(self) -> None:
+        """Keep what waits: deadlines yield silence until ``release``, which is no underrun. Idempotent.
+
+        Speech can be pushed, ended and cleared meanwhile.
+        """
+        self._held = True
+
+    def release(self) -> None:
+        """Go on where ``hold`` broke off. Idempotent."""
+        self._held = False
+
     def due(self, now: float) -> PlayoutFrame | None:
         """The frame that is due, None when it is not yet time. A stall leaves several: ask until None."""
         if now < self._next:
@@ -187,11 +211,11 @@ class PlayoutBuffer:
         self._count += 1
         self._next = self._start + self._count * FRAME_S
         self.counters.frames += 1
-        size = self._ready()
-        if size:
-            return self._take(size)
+        if not self._held:
+            if size := self._ready():
+                return self._take(size)
+            self._gap = True
         self.counters.silence_frames += 1
-        self._gap = True
         return self._silence
 
     def _skip(self, now: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import wave
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import soxr
@@ -85,6 +87,23 @@ def convert(pcm: bytes, source: AudioFormat, target: AudioFormat) -> bytes:
     if source == target or not len(samples):
         return pcm
     return _to_pcm(soxr.resample(samples.astype(np.float64), source.rate, target.rate, quality="HQ"))
+
+
+_PROMPTS = 64
+"""A prompt is played in many calls; agents and rates are few."""
+
+
+@lru_cache(maxsize=_PROMPTS)
+def read_prompt(path: str | Path) -> Wav:
+    """As ``read_wav``, once: the sound stays what it was, whatever becomes of the file."""
+    return read_wav(path)
+
+
+@lru_cache(maxsize=_PROMPTS)
+def prompt_pcm(path: str | Path, rate: int) -> bytes:
+    """The sound of a WAV file at ``rate`` Hz. Raises as ``read_prompt``."""
+    sound = read_prompt(path)
+    return convert(sound.mono, sound.format, AudioFormat(rate))
 
 
 def _to_pcm(samples: NDArray[np.float64]) -> bytes:

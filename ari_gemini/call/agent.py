@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
+from ari_gemini.audio.wav import read_prompt
+from ari_gemini.call.digits import DigitSettings
+from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import ActivityDetection, ContextCompression, SessionSettings
+from ari_gemini.tools.destination import Destination
 
 CALLER_FIELDS = ("caller_number", "caller_name", "called_number")
 """Placeholders every agent may use."""
@@ -18,6 +30,11 @@ MAX_VALUE_CHARS = 256
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
 
+MAX_PROMPT_MS = 10_000.0
+"""A prompt that covers a pause is one sentence; longer is a wrong file."""
+
+DestinationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)]
+"""What the model calls a destination: words, for it chooses by them."""
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=80)]
 
 
@@ -59,6 +76,35 @@ class Agent(BaseModel):
     transcribe_caller: bool = True
     transcribe_model: bool = True
     context_compression: ContextCompression | None = ContextCompression()
+    tools: tuple[str, ...] = ()
+    """Names of the tools this agent may use; no other one exists for it."""
+    transfer: dict[DestinationName, Destination] = Field(default_factory=dict)
+    """Where ``transfer_call`` may send a caller, by the name that the model uses."""
+    digits: DigitSettings = DigitSettings()
+    filler: Literal["tone", "none"] | FilePath = "tone"
+    """What the caller hears while a tool works: a soft tone, nothing, or first this WAV file, once."""
+    filler_after: float = Field(default=1.5, ge=0.2, le=60)
+    """Seconds of silence, a tool being at work, until he hears it."""
+
+    @field_validator("filler")
+    @classmethod
+    def _is_a_prompt(cls, filler: str | FilePath) -> str | FilePath:
+        if not isinstance(filler, str):
+            try:
+                length = read_prompt(filler).duration_ms
+            except OSError as error:
+                raise ValueError(f"{filler}: {error.strerror}") from None
+            if length > MAX_PROMPT_MS:
+                raise ValueError(f"{filler}: longer than {MAX_PROMPT_MS / 1000:g} s")
+        return filler
+
+    @model_validator(mode="after")
+    def _tools_fit(self) -> Self:
+        if len(set(self.tools)) != len(self.tools):
+            raise ValueError("tools: a name stands there twice")
+        if "transfer_call" in self.tools and not self.transfer:
+            raise ValueError("tools: transfer_call needs destinations, in a table transfer")
+        return self
 
     @model_validator(mode="after")
     def _placeholders_are_known(self) -> Self:
@@ -73,7 +119,9 @@ class Agent(BaseModel):
                     )
         return self
 
-    def session_settings(self, values: Mapping[str, str]) -> SessionSettings:
+    def session_settings(
+        self, values: Mapping[str, str], tools: Sequence[FunctionDeclaration] = ()
+    ) -> SessionSettings:
         """What the model is told for one caller; ``values`` maps placeholder names to what is known."""
         return SessionSettings(
             voice=self.voice,
@@ -85,4 +133,5 @@ class Agent(BaseModel):
             transcribe_model=self.transcribe_model,
             context_compression=self.context_compression,
             thinking=self.thinking,
+            tools=tuple(tools),
         )

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, Literal, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from ari_gemini.audio.pcm import SAMPLE_BYTES
+from ari_gemini.audio.comfort import comfort_tone
+from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import RATES
+from ari_gemini.audio.wav import prompt_pcm
 from ari_gemini.audiosocket.connection import Connection, MediaEnd
 from ari_gemini.call.agent import CALLER_FIELDS, Agent, fill
-from ari_gemini.call.downlink import Downlink
+from ari_gemini.call.control import Control
+from ari_gemini.call.conversation import Conversation
+from ari_gemini.call.digits import Source
+from ari_gemini.call.keys import Keys
 from ari_gemini.call.leg import Identity, Leg
 from ari_gemini.call.registry import Registry
-from ari_gemini.call.turn import Action, Floor, Happening
+from ari_gemini.call.texts import Texts
 from ari_gemini.call.uplink import Uplink
 from ari_gemini.errors import (
     AriConflict,
@@ -25,7 +31,6 @@ from ari_gemini.errors import (
     AriNotFound,
     CallEnded,
     Cause,
-    MalformedMessage,
     Retry,
     SessionError,
     SessionRefused,
@@ -33,9 +38,15 @@ from ari_gemini.errors import (
 from ari_gemini.realtime import events
 from ari_gemini.realtime.session import OpenSession, RealtimeSession
 from ari_gemini.telemetry.timeline import Timeline, Turn
+from ari_gemini.tools.base import Tool
+from ari_gemini.tools.destination import Destination
+from ari_gemini.tools.settings import ToolLimits
+from ari_gemini.tools.toolbox import Toolbox, ToolUse
 
 log = structlog.get_logger(__name__)
 
+ANSWER_SECONDS = 5.0
+"""How long the model may take to speak about a tool's result before the caller hears silence again."""
 SETUP_RETRY_DELAYS = (0.25, 0.5, 1.0)
 """Pauses between attempts to reach the model while the caller hears ringing, s; the last one repeats. Short,
 since ``setup_timeout`` is all the patience there is."""
@@ -60,7 +71,18 @@ class CallObserver(Protocol):
     def started(self, call: Call) -> None: ...
     def transcript(self, call: Call, speaker: events.Speaker, text: str) -> None: ...
     def turn(self, call: Call, turn: Turn) -> None: ...
+    def tool(self, call: Call, use: ToolUse) -> None: ...
     def ended(self, call: Call, outcome: CallEnded) -> None: ...
+
+
+class ToolKit(Protocol):
+    """Where a call's tools come from."""
+
+    @property
+    def limits(self) -> ToolLimits: ...
+
+    def pick(self, names: Sequence[str], destinations: Mapping[str, Destination]) -> Sequence[Tool]:
+        """The tools with these names, of those that can be had now."""
 
 
 class Call:
@@ -74,6 +96,7 @@ class Call:
         agents: Mapping[str, Agent],
         open_session: OpenSession,
         registry: Registry,
+        tools: ToolKit,
         observer: CallObserver | None = None,
     ) -> None:
         self.leg = leg
@@ -85,29 +108,33 @@ class Call:
         self._agents = agents
         self._open_session = open_session
         self._registry = registry
+        self._tool_kit = tools
         self._observer = observer
+        self._agent = Agent()
+        self._tools: Sequence[Tool] = ()
         self._greeting = ""
         self._asked_model = False
         self._last_failure = ""
         self._connection: Connection | None = None
         self._ended: asyncio.Future[CallEnded] = asyncio.get_running_loop().create_future()
-        clock = asyncio.get_running_loop().time
-        self._clock = clock
-        self._floor = Floor()
-        self.uplink = Uplink(self.timeline, clock)
-        self.downlink = Downlink(
-            on_first_frame=self.timeline.first_frame,
-            on_turn_played=self._turn_played,
-            prebuffer_ms=settings.prebuffer_ms,
-        )
-        self._handlers = self._event_handlers()
+        self._clock = asyncio.get_running_loop().time
         self._log = log.bind(call=self.id)
+        self.conversation = Conversation(self.timeline, self, self._log, prebuffer_ms=settings.prebuffer_ms)
+        self.downlink = self.conversation.downlink
+        self.uplink = Uplink(self.timeline, self._clock, self.conversation.caller_began)
+        self._texts = Texts()
+        self._keys = Keys(self.conversation, self._texts.tell, self._log)
+        self._control: Control | None = None
 
     # The life of a call.
 
     def end(self, cause: Cause, detail: str = "") -> None:
         """End the call from outside, at any time, any number of times. The first cause stands."""
         self._end(CallEnded(cause, detail))
+
+    def key_pressed(self, digit: str) -> None:
+        """Asterisk says that the caller pressed a key."""
+        self._key(digit, Source.SIGNALLING)
 
     async def run(self) -> CallEnded:
         """Live through the call; returns its outcome when everything it had made is gone.
@@ -151,8 +178,10 @@ class Call:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name=f"{self.id} watch")
                 session = await self._set_up(tasks)
+                self._equip(session, tasks)
                 tasks.create_task(self.uplink.run(session), name=f"{self.id} uplink")
-                tasks.create_task(self._listen(session), name=f"{self.id} listen")
+                tasks.create_task(self.conversation.listen(session), name=f"{self.id} listen")
+                tasks.create_task(self._texts.run(session), name=f"{self.id} texts")
                 if self._greeting:
                     await session.greet(self._greeting)
         except ExceptionGroup as group:
@@ -191,9 +220,12 @@ class Call:
         agent = self._agents.get(identity.agent)
         if agent is None:
             raise CallEnded(Cause.NO_AGENT, f"no agent {identity.agent!r} is configured")
+        self._agent = agent
+        self._keys.configure(agent.digits, interrupts=agent.activity_detection.interruptions)
         values = await self._values(agent, identity)
         self._greeting = fill(agent.greeting, values)
-        settings = agent.session_settings(values)
+        self._tools = self._tool_kit.pick(agent.tools, agent.transfer)
+        settings = agent.session_settings(values, [tool.declaration for tool in self._tools])
         self._asked_model = True
         delays = chain(SETUP_RETRY_DELAYS, repeat(SETUP_RETRY_DELAYS[-1]))
         while True:
@@ -206,6 +238,46 @@ class Call:
                 await asyncio.sleep(next(delays))
             else:
                 return self.session
+
+    def _equip(self, session: RealtimeSession, tasks: asyncio.TaskGroup) -> None:
+        """Give the model its tools, for as long as ``tasks`` live."""
+        self._control = control = Control(
+            self.leg,
+            self.identity or Identity(""),
+            self.conversation,
+            tasks,
+            end=self.end,
+            tell=self._texts.tell,
+            log=self._log,
+        )
+        hold = not session.capabilities.audio_during_tools
+        toolbox = Toolbox(
+            self._tools,
+            control,
+            self._tool_kit.limits,
+            tasks=tasks,
+            on_use=self._tool_used,
+            on_busy=partial(self._tools_busy, hold),
+        )
+        toolbox.attach(session)
+        self.conversation.toolbox = toolbox
+
+    def _tools_busy(self, hold: bool, busy: bool) -> None:
+        """The first tool begins, or the last is answered. ``hold``: the model takes no input meanwhile."""
+        if hold:
+            self.uplink.hold(busy)
+            self._texts.hold(busy)
+        agent, downlink = self._agent, self.downlink
+        if not busy:
+            downlink.stop_filling(ANSWER_SECONDS)
+        elif agent.filler != "none":
+            fmt = AudioFormat(downlink.rate)
+            prompt = b"" if agent.filler == "tone" else prompt_pcm(agent.filler, fmt.rate)
+            downlink.fill(agent.filler_after, prompt, comfort_tone(fmt))
+
+    def _tool_used(self, use: ToolUse) -> None:
+        if self._observer is not None:
+            self._observer.tool(self, use)
 
     async def _values(self, agent: Agent, identity: Identity) -> dict[str, str]:
         values = dict.fromkeys(agent.variables, "")
@@ -255,6 +327,7 @@ class Call:
     async def _release(self, outcome: CallEnded) -> None:
         """Give back everything. The caller's way comes first: he is the one who waits."""
         self.downlink.stop()
+        self._keys.stop()
         steps: list[Coroutine[Any, Any, None]] = [self.leg.release(outcome)]
         if self.session is not None:
             steps.append(self.session.close())
@@ -273,7 +346,7 @@ class Call:
             seconds=round(duration, 2),
             turns=self.timeline.count,
             uplink_dropped=self.uplink.dropped,
-            late_audio_ms=round(self._floor.discarded_ms),
+            late_audio_ms=round(self.conversation.discarded_ms),
             **self._troubles(),
         )
         if self._observer is not None:
@@ -281,7 +354,7 @@ class Call:
 
     def _troubles(self) -> dict[str, int]:
         """What else was counted on the way of the sound and should have been nothing."""
-        counted: dict[str, int] = {}
+        counted = {"texts_dropped": self._texts.dropped}
         if self._connection is not None:
             stats = self._connection.stats
             counted |= {
@@ -310,90 +383,27 @@ class Call:
 
     def digit(self, digit: str) -> None:
         """A DTMF digit from the media connection."""
-        self._log.debug("call.digit")
+        self._key(digit, Source.MEDIA)
 
     def ended(self, end: MediaEnd) -> None:
         """The media connection is over."""
         self._end(self.leg.media_ended(end))
 
-    # What the model says.
+    def _key(self, digit: str, source: Source) -> None:
+        if self._control is None or not self._control.consulting:
+            self._keys.pressed(digit, source)
 
-    async def _listen(self, session: RealtimeSession) -> None:
-        handlers = self._handlers
-        while True:
-            for event in await session.receive():
-                handler = handlers.get(type(event))
-                if handler is not None:
-                    handler(event)
+    # What the conversation tells.
 
-    def _event_handlers(self) -> dict[type, Callable[[Any], None]]:
-        return {
-            events.AudioDelta: self._on_audio,
-            events.Interrupted: self._on_interrupted,
-            events.GenerationComplete: self._on_generation_complete,
-            events.TurnComplete: self._on_turn_complete,
-            events.SpeechStopped: self._on_speech_stopped,
-            events.Transcript: self._on_transcript,
-            events.GoAway: self._on_go_away,
-        }
+    def transcript(self, speaker: events.Speaker, text: str) -> None:
+        """Words of the caller or the model."""
+        if self._observer is not None:
+            self._observer.transcript(self, speaker, text)
 
-    def _on_audio(self, delta: events.AudioDelta) -> None:
-        if delta.rate not in RATES:
-            raise MalformedMessage(f"audio at {delta.rate} Hz")
-        duration_ms = len(delta.pcm) / SAMPLE_BYTES * 1000 / delta.rate
-        if self._floor.audio(duration_ms) is Action.PLAY and self.downlink.play(delta.pcm, delta.rate):
-            self.timeline.model_audio(self._clock())
-
-    def _on_interrupted(self, _: events.Interrupted) -> None:
-        if self._floor.happened(Happening.INTERRUPTED) is Action.CLEAR:
-            heard_ms = self.downlink.clear()
-            for turn in self.timeline.interrupted(self._clock(), heard_ms):
-                self._turn_ended(turn)
-
-    def _on_generation_complete(self, _: events.GenerationComplete) -> None:
-        self._turn_received(Happening.GENERATION_COMPLETE)
-
-    def _on_turn_complete(self, _: events.TurnComplete) -> None:
-        self._turn_received(Happening.TURN_COMPLETE)
-
-    def _turn_received(self, happening: Happening) -> None:
-        if self._floor.happened(happening) is Action.END_TURN:
-            self.timeline.turn_received()
-            self.downlink.end_turn()
-
-    def _on_speech_stopped(self, _: events.SpeechStopped) -> None:
-        self.timeline.endpointed(self._clock())
-        self._floor.happened(Happening.CALLER_STOPPED)
-
-    def _on_transcript(self, transcript: events.Transcript) -> None:
-        if self._observer is not None and not transcript.replaces:
-            self._observer.transcript(self, transcript.speaker, transcript.text)
-
-    def _on_go_away(self, go_away: events.GoAway) -> None:
-        self._log.warning("session.go_away", time_left=go_away.time_left)
-
-    def _turn_played(self, at: float, heard_ms: float) -> None:
-        turn = self.timeline.turn_played(at, heard_ms)
-        if turn is not None:
-            self._turn_ended(turn)
-
-    def _turn_ended(self, turn: Turn) -> None:
-        self._log.info(
-            "call.turn",
-            number=turn.number,
-            latency_ms=_whole(turn.latency_ms),
-            endpointing_ms=_whole(turn.endpointing_ms),
-            thinking_ms=_whole(turn.thinking_ms),
-            playout_ms=_whole(turn.playout_ms),
-            heard_ms=_whole(turn.heard_ms),
-            interrupted=turn.interrupted is not None,
-        )
+    def turn(self, turn: Turn) -> None:
+        """A turn of the model is over."""
         if self._observer is not None:
             self._observer.turn(self, turn)
-
-
-def _whole(ms: float | None) -> int | None:
-    return None if ms is None else round(ms)
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:

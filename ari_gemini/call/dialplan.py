@@ -6,18 +6,25 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+import structlog
+
 from ari_gemini.ari.channel import Channel, find_audiosocket_channel
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import ChannelInfo
 from ari_gemini.audiosocket.connection import Connection, MediaEnd
-from ari_gemini.call.leg import DEFAULT_AGENT, MEDIA_FAULTS, Identity, read_variables
-from ari_gemini.errors import AriError, CallEnded, Cause
+from ari_gemini.call.leg import DEFAULT_AGENT, MEDIA_FAULTS, Consultation, Identity, read_variables
+from ari_gemini.errors import AriError, CallEnded, Cause, ToolError
+from ari_gemini.tools.destination import Destination
+
+log = structlog.get_logger(__name__)
 
 AGENT_VARIABLE = "ARI_GEMINI_AGENT"
 """Channel variable that names the agent; the dialplan sets it before ``AudioSocket()``."""
 
 CALLER_HUNG_UP = 0x01
 """AudioSocket error code "hangup of the calling party" (Asterisk, ``apps/app_audiosocket.c``)."""
+
+NOT_OURS = "this call cannot be transferred: the dialplan keeps control of it"
 
 LOOKUP_PAUSES = (0.05, 0.15, 0.3)
 """Asterisk publishes which application a channel is in beside running it: who asks at once may ask too early.
@@ -68,9 +75,30 @@ class DialplanLeg:
     async def join(self) -> None:
         """The dialplan has answered and connected already."""
 
+    async def send_digits(self, digits: str) -> bool:
+        """Asterisk sends digits to channels in Stasis only (409 otherwise)."""
+        return False
+
+    async def place_exists(self, destination: Destination) -> bool:
+        """Nobody goes there from here."""
+        return True
+
+    def go_on_at(self, destination: Destination) -> None:
+        """The dialplan alone decides what comes after ``AudioSocket()``."""
+        raise ToolError(NOT_OURS)
+
+    def consult(self, destination: Destination) -> Consultation:
+        """Without Stasis the caller cannot be moved."""
+        raise ToolError(NOT_OURS)
+
     async def release(self, ended: CallEnded) -> None:
-        """A hangup message makes the dialplan go on with the priority after ``AudioSocket()``."""
-        if ended.cause is Cause.CALLER_HANGUP:
+        """A hangup message makes the dialplan go on with the priority after ``AudioSocket()``.
+
+        MODEL_HANGUP hangs up through ARI, where the channel is known; else the dialplan goes on then, too.
+        """
+        if ended.cause is Cause.CALLER_HANGUP or (
+            ended.cause is Cause.MODEL_HANGUP and await self._hung_up()
+        ):
             self._connection.close()
         else:
             self._connection.hangup()
@@ -83,6 +111,16 @@ class DialplanLeg:
         """
         fault = end.reason in MEDIA_FAULTS and end.code != CALLER_HUNG_UP
         return CallEnded(Cause.MEDIA_ERROR if fault else Cause.CALLER_HANGUP, str(end))
+
+    async def _hung_up(self) -> bool:
+        if self._channel is None:
+            return False
+        try:
+            await self._channel.hangup()
+        except AriError as error:
+            log.warning("call.not_hung_up", call=self.id, error=str(error))
+            return False
+        return True
 
     async def _find(self, uuid: UUID) -> ChannelInfo | None:
         if self._client is None:

@@ -32,7 +32,8 @@ class Identity:
 class Consultation(Protocol):
     """Another party that is asked whether it takes the caller. Used by one task, in the order of the methods.
 
-    Every method but ``abandon`` may raise AriError or ToolError.
+    Every method but ``left`` and ``abandon`` may raise AriError or ToolError; AriNotFound and AriConflict
+    mean that the caller is gone.
     """
 
     async def ring(self) -> None:
@@ -48,12 +49,17 @@ class Consultation(Protocol):
         """Return when the party has hung up. Cancelling changes nothing."""
 
     async def join(self) -> None:
-        """Let caller and party hear each other, and the model no longer. They stay joined when the call ends as
-        TRANSFERRED; when one of them leaves, the other is hung up and everything cleaned up."""
+        """Let caller and party hear each other, and the model no longer.
+
+        From here on they stay joined however the call ends. When one of them leaves, the other is hung up and
+        everything cleaned up. Cancelled, it may still come to pass: ``abandon`` knows.
+        """
 
     async def abandon(self) -> None:
-        """Hang up on the party and bring the caller back to the model. Idempotent; never raises; does nothing after
-        ``join``."""
+        """Hang up on the party and bring the caller back to the model.
+
+        Idempotent; never raises; does nothing after ``join``. Cancelling ends the waiting alone.
+        """
 
 
 class Leg(Protocol):
@@ -83,8 +89,12 @@ class Leg(Protocol):
         """The model is there: answer, and let caller and media hear each other."""
 
     async def send_digits(self, digits: str) -> bool:
-        """Have Asterisk send these keys (``0-9 * # A-D``) to the caller's phone as his channel's technology does it;
-        return when they have been played. False: that cannot be done here, nothing was sent."""
+        """Have Asterisk send these keys to the caller's phone as his channel's technology does it.
+
+        ``0-9 * # A-D``, a ``w`` being half a second's pause. Returns True when they have been played, False
+        when that cannot be done here: nothing was sent. While one sounds the caller hears nothing else.
+        Cancelling ends it within a few keys.
+        """
 
     async def place_exists(self, destination: Destination) -> bool:
         """Whether the dialplan has that place. True when Asterisk does not say."""
@@ -96,13 +106,17 @@ class Leg(Protocol):
         """
 
     def consult(self, destination: Destination) -> Consultation:
-        """Begin to ask another party. Raises ToolError where the dialplan keeps control of the channel."""
+        """Begin to ask another party, when the one before has been abandoned.
+
+        Raises ToolError otherwise, and where the dialplan keeps control of the channel.
+        """
 
     async def release(self, ended: CallEnded) -> None:
         """Undo everything. Bounded in time; never raises.
 
-        MODEL_HANGUP hangs up on the caller, TRANSFERRED sends him where ``go_on_at`` said or leaves him joined with
-        the party of a Consultation; after any other cause he is sent on where that makes sense.
+        A caller joined with the party of a Consultation is left to it. Else MODEL_HANGUP hangs up on him,
+        TRANSFERRED sends him where ``go_on_at`` said, and after any other cause he is sent on where that
+        makes sense.
         """
 
     def media_ended(self, end: MediaEnd) -> CallEnded:

@@ -20,10 +20,20 @@ YIELDED    MODEL_AUDIO           YIELDED    DISCARD
 YIELDED    INTERRUPTED           YIELDED    CLEAR
 YIELDED    TURN_COMPLETE         QUIET      NOTHING
 YIELDED    CALLER_STOPPED        QUIET      NOTHING
+YIELDED    CUT_OFF               YIELDED    CLEAR
+QUIET      CUT_OFF               QUIET      CLEAR
+SPEAKING   CUT_OFF               SILENCED   CLEAR
+FINISHING  CUT_OFF               QUIET      CLEAR
+SILENCED   CUT_OFF               SILENCED   CLEAR
+SILENCED   MODEL_AUDIO           SILENCED   DISCARD
+SILENCED   GENERATION_COMPLETE   QUIET      NOTHING
+SILENCED   TURN_COMPLETE         QUIET      NOTHING
+SILENCED   INTERRUPTED           YIELDED    CLEAR
 =========  ====================  =========  ===========
 
 Every other pair changes nothing. QUIET says nothing about the playout: the last sentence may still be playing
-out there, which is why INTERRUPTED clears in every state.
+out there, which is why INTERRUPTED clears in every state. CUT_OFF is the call's own doing, at a key that the
+caller presses: the model has not been told yet and goes on with its turn for a while.
 """
 
 from __future__ import annotations
@@ -37,12 +47,17 @@ The largest frame recorded from the service holds 320 ms and one late frame was 
 costs a caller no more than a second of one answer if a server ever forgets to end a turn.
 """
 
+SILENCED_LIMIT_MS = 30_000.0
+"""The same for a model that was cut off without its knowing. It may generate far ahead until the caller's
+entry is complete and sent; an answer as long as this would be heard from its middle, rather than never."""
+
 
 class State(Enum):
     QUIET = "quiet"
     SPEAKING = "speaking"
     FINISHING = "finishing"
     YIELDED = "yielded"
+    SILENCED = "silenced"
 
 
 class Happening(Enum):
@@ -51,6 +66,7 @@ class Happening(Enum):
     TURN_COMPLETE = "turn_complete"
     INTERRUPTED = "interrupted"
     CALLER_STOPPED = "caller_stopped"
+    CUT_OFF = "cut_off"
 
 
 class Action(Enum):
@@ -75,6 +91,15 @@ TABLE: dict[tuple[State, Happening], tuple[State, Action]] = {
     (State.YIELDED, Happening.INTERRUPTED): (State.YIELDED, Action.CLEAR),
     (State.YIELDED, Happening.TURN_COMPLETE): (State.QUIET, Action.NOTHING),
     (State.YIELDED, Happening.CALLER_STOPPED): (State.QUIET, Action.NOTHING),
+    (State.YIELDED, Happening.CUT_OFF): (State.YIELDED, Action.CLEAR),
+    (State.QUIET, Happening.CUT_OFF): (State.QUIET, Action.CLEAR),
+    (State.SPEAKING, Happening.CUT_OFF): (State.SILENCED, Action.CLEAR),
+    (State.FINISHING, Happening.CUT_OFF): (State.QUIET, Action.CLEAR),
+    (State.SILENCED, Happening.CUT_OFF): (State.SILENCED, Action.CLEAR),
+    (State.SILENCED, Happening.MODEL_AUDIO): (State.SILENCED, Action.DISCARD),
+    (State.SILENCED, Happening.GENERATION_COMPLETE): (State.QUIET, Action.NOTHING),
+    (State.SILENCED, Happening.TURN_COMPLETE): (State.QUIET, Action.NOTHING),
+    (State.SILENCED, Happening.INTERRUPTED): (State.YIELDED, Action.CLEAR),
 }
 
 
@@ -88,14 +113,15 @@ class Floor:
         self.discarded_ms = 0.0
         """Late audio thrown away in the whole call, ms."""
         self.late_ms = 0.0
-        """Late audio thrown away since the last interruption, ms."""
+        """Late audio thrown away since the floor was last taken from the model, ms."""
 
     def audio(self, duration_ms: float) -> Action:
         """Model audio of that length arrived: PLAY or DISCARD."""
         action = self.happened(Happening.MODEL_AUDIO)
         if action is not Action.DISCARD:
             return action
-        if self.late_ms + duration_ms > LATE_AUDIO_LIMIT_MS:
+        limit = SILENCED_LIMIT_MS if self.state is State.SILENCED else LATE_AUDIO_LIMIT_MS
+        if self.late_ms + duration_ms > limit:
             self.state = State.QUIET
             return self.happened(Happening.MODEL_AUDIO)
         self.late_ms += duration_ms

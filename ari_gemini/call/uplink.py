@@ -23,14 +23,21 @@ TELEPHONE = AudioFormat(8000)
 
 
 class Uplink:
-    """One call's caller audio. ``audio`` is called by the media connection and never waits."""
+    """One call's caller audio. ``audio`` is called by the media connection and never waits.
 
-    def __init__(self, timeline: Timeline, clock: Callable[[], float]) -> None:
+    ``on_speech`` is called whenever the caller begins to speak, by our own detector.
+    """
+
+    def __init__(
+        self, timeline: Timeline, clock: Callable[[], float], on_speech: Callable[[], None] | None = None
+    ) -> None:
         self.dropped = 0
         """Frames thrown away because the session did not take them."""
         self.frames = 0
         self._timeline = timeline
         self._clock = clock
+        self._on_speech = on_speech or (lambda: None)
+        self._held = False
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -47,10 +54,16 @@ class Uplink:
         while self._queued > self._limit:
             self._queued -= len(queue.popleft())
             self.dropped += 1
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._wake()
         self._watch_speech(pcm)
+
+    def hold(self, held: bool) -> None:
+        """While held, nothing is sent: a tool works, and the model would give up the session over audio.
+
+        The backlog waits, within its bound.
+        """
+        self._held = held
+        self._wake()
 
     async def run(self, session: RealtimeSession) -> None:
         """Send until cancelled, beginning with what has gathered. Cancelling loses what is queued.
@@ -62,7 +75,7 @@ class Uplink:
         loop = asyncio.get_running_loop()
         queue = self._queue
         while True:
-            while not queue:
+            while self._held or not queue:
                 self._waiter = loop.create_future()
                 await self._waiter
             if resampler.source != self._format:
@@ -70,6 +83,11 @@ class Uplink:
             pcm = resampler.process(self._take())
             if pcm:
                 await session.send_audio(pcm)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _take(self) -> bytes:
         queue = self._queue
@@ -95,5 +113,6 @@ class Uplink:
             return
         if edge.speaking:
             self._timeline.caller_started()
+            self._on_speech()
         else:
             self._timeline.caller_stopped(edge.at)

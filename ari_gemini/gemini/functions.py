@@ -1,4 +1,4 @@
-"""How a function is declared in Gemini's dialect: its name, and its parameters as the Schema of the reference."""
+"""How a function is declared in Gemini's dialect: its name, and its parameters as the reference's Schema."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A simulated Asterisk: ARI over HTTP, events over a WebSocket, and AudioSocket connections to the service.
 
 It behaves as a real Asterisk 22.10.1 did in the same situations, as far as calls to this service go. SIP, RTP
-and the dialplan are not simulated: a call begins at ``Stasis()`` or ``AudioSocket()``.
+and the dialplan are not simulated: a call begins at ``Stasis()`` or ``AudioSocket()``. The service can call
+others (``parties``), and whoever is in one bridge hears each other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uuid import UUID, uuid4
 
 from ari_gemini.simulator.asterisk_http import HttpFront, Request
 from ari_gemini.simulator.asterisk_media import Phone, SilentVoice, Voice
+from ari_gemini.simulator.asterisk_party import Party
 from ari_gemini.simulator.asterisk_rest import Refused, Rest
 from ari_gemini.simulator.asterisk_state import NORMAL_CLEARING, Continuation, SimBridge, SimChannel
 from ari_gemini.simulator.asterisk_switch import Switch
@@ -25,6 +27,7 @@ from ari_gemini.simulator.phrases import phrase
 __all__ = [
     "CallOptions",
     "Continuation",
+    "Party",
     "Refused",
     "Request",
     "SimulatedAsterisk",
@@ -61,7 +64,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class SimulatedCall:
-    """A caller's side of one call."""
+    """The side of one call that has a phone: a caller's, or a called party's."""
 
     def __init__(self, switch: Switch, channel: SimChannel, voice: Voice) -> None:
         self._switch = switch
@@ -117,6 +120,27 @@ class SimulatedAsterisk(HttpFront):
         self._switch = Switch(self.emit, lambda app: app in self.connected_apps())
         self._rest = Rest(self._switch, self.connected_apps)
         self._serial = itertools.count()
+
+    @property
+    def parties(self) -> dict[str, Party]:
+        """Who can be called, by dial string (``PJSIP/1002``, ``Local/1002@from-internal/n``)."""
+        return self._rest.exchange.parties
+
+    @property
+    def places(self) -> set[str] | None:
+        """What the dialplan has, as ``context,extension,priority``; None: whatever one asks for."""
+        return self._switch.places
+
+    @places.setter
+    def places(self, places: set[str] | None) -> None:
+        self._switch.places = places
+
+    async def wait_called(self, number: int = 1) -> SimulatedCall:
+        """The ``number``-th call to any party, from the moment it rings: the party's side of it."""
+        channel = await self._rest.exchange.called(number)
+        if channel.phone is None:
+            raise AssertionError("a party without a phone")
+        return SimulatedCall(self._switch, channel, channel.phone.voice)
 
     @property
     def channels(self) -> Mapping[str, SimChannel]:

@@ -6,6 +6,7 @@ Independent of the package's own AudioSocket code on purpose: two readings of th
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -20,6 +21,14 @@ FRAME_BYTES = 320
 """One frame of the phone: 20 ms at 8 kHz, 16 bits."""
 FRAME_SECONDS = 0.020
 SILENCE = bytes(FRAME_BYTES)
+RINGING_TONE = b"".join(
+    round(3000 * math.sin(2 * math.pi * 450 * n / PHONE_RATE)).to_bytes(2, "little", signed=True)
+    for n in range(FRAME_BYTES // 2)
+)
+"""One frame of what a caller hears while it rings: 450 Hz, whole periods, so that frames follow without a
+click."""
+RINGING_ON, RINGING_PERIOD = 50, 250
+"""Frames: 1 s of tone every 5 s, as in much of Europe."""
 DIAL_TIMEOUT = 2.0
 """Seconds Asterisk tries to connect (``res/res_audiosocket.c``)."""
 CATCH_UP = 1.0
@@ -199,10 +208,10 @@ class Phone:
         """Frames said while nobody was bridged: Asterisk throws them away."""
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, listener: Callable[[], Leg | None]) -> None:
-        """Begin to speak to whoever ``listener`` names at each frame. Once."""
+    def start(self, say: Callable[[bytes], bool]) -> None:
+        """Begin to speak: ``say`` takes each frame and tells whether anybody heard it. Once."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._speak(listener))
+            self._task = asyncio.get_running_loop().create_task(self._speak(say))
 
     def hear(self, frame: bytes) -> None:
         """Pass sound on to the voice."""
@@ -213,16 +222,11 @@ class Phone:
         if self._task is not None:
             self._task.cancel()
 
-    async def _speak(self, listener: Callable[[], Leg | None]) -> None:
+    async def _speak(self, say: Callable[[bytes], bool]) -> None:
         now = asyncio.get_running_loop().time
         due = now()
         while True:
-            frame = self.voice.next_frame()
-            leg = listener()
-            if leg is not None and leg.open:
-                leg.send_audio(frame)
-            else:
-                self.frames_dropped += 1
+            self.frames_dropped += not say(self.voice.next_frame())
             due += FRAME_SECONDS
             if now() - due > CATCH_UP:
                 due = now()

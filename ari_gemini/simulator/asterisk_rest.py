@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from ari_gemini.simulator.asterisk_media import FORMAT_KINDS
+from ari_gemini.simulator.asterisk_party import Exchange
 from ari_gemini.simulator.asterisk_state import (
     HANGUP_REASONS,
     Continuation,
@@ -44,6 +45,12 @@ MODULES = (
 
 DTMF_MS = 100
 """Length of a digit and of the pause after it, ms, unless told (``AST_DEFAULT_EMULATE_DTMF_DURATION``)."""
+DTMF_SHORTEST = 0.100
+"""No digit is shorter, s, whatever was told."""
+DTMF_LEAD = 0.100
+"""What Asterisk waits before the first digit of a request, s."""
+DTMF_PAUSE = 0.500
+"""A ``w`` among the digits, s."""
 INTERNAL_ERROR = "An internal error prevented this request from being handled"
 
 
@@ -92,6 +99,8 @@ class Rest:
         """``listening`` names the applications that somebody is connected for."""
         self._switch = switch
         self._listening = listening
+        self.exchange = Exchange(switch)
+        """Who can be called."""
 
     def handler(self, resource: str, nickname: str) -> Handler:
         """The method for an operation of the description."""
@@ -209,7 +218,7 @@ class Rest:
         self._switch.answer(await self._in_stasis_idle(ask))
 
     async def channels_ring(self, ask: Ask) -> None:
-        self._in_stasis(ask).ringing = True
+        self._switch.ring(self._in_stasis(ask))
 
     async def channels_ring_stop(self, ask: Ask) -> None:
         self._in_stasis(ask).ringing = False
@@ -234,18 +243,25 @@ class Rest:
         if digits is None:
             raise Refused(400, "DTMF is required")
         channel = self._in_stasis(ask)
-        each = ask.ms("duration", DTMF_MS) + ask.ms("between", DTMF_MS)
-        lasts = ask.ms("before", 0) + each * len(digits) + ask.ms("after", 0)
-        if channel.is_media:
-            self._switch.digits_to_service(channel, digits)
-        channel.digits_heard += digits
-        channel.busy_until = max(asyncio.get_running_loop().time(), channel.busy_until) + lasts
+        length, pause = max(DTMF_SHORTEST, ask.ms("duration", DTMF_MS)), ask.ms("between", DTMF_MS)
+        at = max(asyncio.get_running_loop().time(), channel.busy_until) + ask.ms("before", 0) + DTMF_LEAD
+        spans = []
+        for digit in digits:
+            if digit in "wW":
+                at += DTMF_PAUSE
+            else:
+                spans.append((at, at + length))
+                at += length + pause
+        keys = "".join(digit for digit in digits if digit not in "wW")
+        self._switch.play_digits(channel, keys, spans, at + ask.ms("after", 0))
 
     async def channels_get_channel_var(self, ask: Ask) -> Json:
         if self._switch.channels.get(ask["channelId"]) is None:
             raise Refused(404, "Provided channel was not found")
         channel, name = self._channel(ask), ask["variable"]
         builtin = {"CALLERID(num)": channel.caller_number, "CALLERID(name)": channel.caller_name}
+        if place := re.fullmatch(r"DIALPLAN_EXISTS\((.*)\)", name):
+            return {"value": str(int(self._switch.has_place(place[1])))}
         value = builtin.get(name, channel.variables.get(name))
         if value is None:
             raise Refused(404, "Provided variable was not found")
@@ -254,6 +270,27 @@ class Rest:
     async def channels_set_channel_var(self, ask: Ask) -> None:
         channel = await self._in_stasis_idle(ask)
         self._switch.set_variable(channel, ask["variable"], ask.get("value") or "")
+
+    async def channels_originate(self, ask: Ask) -> Json:
+        endpoint, app = ask["endpoint"], ask["app"]
+        timeout = ask.get("timeout") or "30"
+        if not timeout.isdecimal():
+            raise Refused(400, "timeout must be a number")
+        originator, channel_id = ask.get("originator"), ask.get("channelId") or str(uuid4())
+        if originator is not None and originator not in self._switch.channels:
+            raise Refused(400, "Provided originator channel was not found")
+        if {channel_id, ask.get("otherChannelId")} & self._switch.channels.keys():
+            raise Refused(409, "Channel with given unique ID already exists")
+        try:
+            channel = self.exchange.dial(
+                endpoint, channel_id, ask.get("otherChannelId"), app, ask.get("callerId") or ""
+            )
+        except LookupError:
+            raise Refused(500, "Allocation failed") from None
+        args = [arg for arg in (ask.get("appArgs") or "").split(",") if arg]
+        answer = channel.to_json()
+        self.exchange.go_on(endpoint, channel, app, args, float(timeout))
+        return answer
 
     async def channels_external_media(self, ask: Ask) -> Json:
         app, form = ask["app"], ask["format"]

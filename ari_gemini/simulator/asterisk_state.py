@@ -60,7 +60,7 @@ class SimChannel:
 
     id: str
     name: str
-    state: Literal["Down", "Ring", "Up"] = "Ring"
+    state: Literal["Down", "Ring", "Ringing", "Up"] = "Ring"
     caller_number: str = ""
     caller_name: str = ""
     connected_number: str = ""
@@ -79,11 +79,15 @@ class SimChannel:
     """The application that hears of it even outside Stasis, because its request made the channel."""
     bridge: SimBridge | None = None
     ringing: bool = False
-    """The caller hears that it rings."""
+    """It rings for the caller: by signalling, or as a tone once he is answered."""
+    tone_frames: int = 0
+    """Frames of that tone so far."""
     digits_heard: str = ""
     """Digits the service played to the caller."""
     busy_until: float = 0.0
     """Loop time until which digits are being played; what is asked of the channel meanwhile waits."""
+    sounding: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when (loop time) a digit sounds: nothing else is heard then."""
     continued: Continuation | None = None
     hangup_cause: int | None = None
     """Q.850, once it is gone."""
@@ -91,6 +95,10 @@ class SimChannel:
     """The caller's voice and ear, on a channel that has one."""
     leg: Leg | None = None
     """The AudioSocket connection, on a channel that is one or is in ``AudioSocket()``."""
+    called: bool = False
+    """It was made to call somebody, who has a phone."""
+    far_half: SimChannel | None = None
+    """The second half, of a Local channel: it goes with the first."""
     dialplan_stays: bool = False
     """After Stasis the dialplan keeps the channel instead of hanging it up."""
     answered: asyncio.Event = field(default_factory=asyncio.Event)

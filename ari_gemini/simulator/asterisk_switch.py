@@ -9,7 +9,14 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from ari_gemini.simulator.asterisk_media import FORMAT_KINDS, Leg
+from ari_gemini.simulator.asterisk_media import (
+    FORMAT_KINDS,
+    RINGING_ON,
+    RINGING_PERIOD,
+    RINGING_TONE,
+    SILENCE,
+    Leg,
+)
 from ari_gemini.simulator.asterisk_state import (
     NORMAL_CLEARING,
     SOFT_HANGUP,
@@ -19,7 +26,14 @@ from ari_gemini.simulator.asterisk_state import (
     SimChannel,
 )
 
-CAUSE_TEXTS = {NORMAL_CLEARING: "Normal Clearing"}
+USER_BUSY, NO_ANSWER = 17, 19
+"""ITU-T Q.850."""
+
+CAUSE_TEXTS = {
+    NORMAL_CLEARING: "Normal Clearing",
+    USER_BUSY: "User busy",
+    NO_ANSWER: "User alerting, no answer",
+}
 """Asterisk's words for a Q.850 cause, where a test may see them."""
 
 OUTGOING = ("AppDial2", "(Outgoing Line)")
@@ -36,6 +50,8 @@ class Switch:
         """``listening`` tells whether anybody is connected for an application."""
         self.channels: dict[str, SimChannel] = {}
         self.bridges: dict[str, SimBridge] = {}
+        self.places: set[str] | None = None
+        """What the dialplan has, as ``context,extension,priority``; None: whatever one asks for."""
         self._emit = emit
         self._listening = listening
 
@@ -61,7 +77,7 @@ class Switch:
             self._leave_app(channel, "FAILED")
             return
         channel.stasis = app
-        if channel.is_media:
+        if channel.subscriber is not None:
             self._varset(channel, "STASISSTATUS", "")
         self._tell(channel, "StasisStart", args=args)
 
@@ -93,8 +109,20 @@ class Switch:
             channel.priority = where.priority or channel.priority + 1
             channel.app_name, channel.app_data = "Wait", "60"
         channel.left.set()
-        if channel.hangup_cause is None and (channel.is_media or not channel.dialplan_stays):
+        stays = channel.dialplan_stays and not channel.is_media and self._leads_on(channel)
+        if channel.hangup_cause is None and not stays:
             self.hang_up(channel)
+
+    def _leads_on(self, channel: SimChannel) -> bool:
+        """Where the dialplan has no such place, that is the end of the call."""
+        where = channel.continued
+        if where is None or where == Continuation():
+            return True
+        return self.has_place(f"{channel.context},{channel.exten},{channel.priority}")
+
+    def has_place(self, place: str) -> bool:
+        """Whether the dialplan has ``context,extension,priority``."""
+        return self.places is None or place in self.places
 
     # -- verbs ---------------------------------------------------------------------------------------------
 
@@ -107,7 +135,23 @@ class Switch:
         self._tell(channel, "ChannelStateChange")
         channel.answered.set()
         if channel.phone is not None:
-            channel.phone.start(lambda: self._leg_of(channel))
+            channel.phone.start(lambda frame: self._from_phone(channel, frame))
+
+    def ring(self, channel: SimChannel) -> None:
+        """Let the caller hear that it rings; in a bridge he does not."""
+        channel.ringing = channel.bridge is None
+        channel.tone_frames = 0
+
+    def play_digits(
+        self, channel: SimChannel, digits: str, spans: list[tuple[float, float]], end: float
+    ) -> None:
+        """Digits sound to the caller at these times; until ``end`` the channel does nothing else."""
+        channel.digits_heard += digits
+        channel.sounding = [*(one for one in channel.sounding if one[1] > spans[0][0] - 60), *spans]
+        channel.busy_until = end
+        if channel.is_media and channel.leg is not None:
+            for digit in digits:
+                channel.leg.send_digit(digit)
 
     def set_variable(self, channel: SimChannel, name: str, value: str) -> None:
         """Set a channel variable."""
@@ -119,13 +163,6 @@ class Switch:
         self._tell(channel, "ChannelDtmfReceived", digit=digit, duration_ms=100)
         if (leg := self._leg_of(channel)) is not None:
             leg.send_digit(digit)
-
-    @staticmethod
-    def digits_to_service(media: SimChannel, digits: str) -> None:
-        """Digits played to an external media channel are messages on its AudioSocket."""
-        if media.leg is not None:
-            for digit in digits:
-                media.leg.send_digit(digit)
 
     def hang_up(
         self,
@@ -142,17 +179,40 @@ class Switch:
             self._tell(channel, "ChannelHangupRequest", cause=SOFT_HANGUP, soft=True)
         elif told:
             self._tell(channel, "ChannelHangupRequest", cause=cause)
+        if channel.called and channel.state != "Up" and (requested or told):
+            self.dialled(channel, "NOANSWER" if requested else "BUSY" if cause == USER_BUSY else "CONGESTION")
         channel.hangup_cause = cause
         if channel.stasis is not None:
             self._end_stasis(channel)
         channel.left.set()
         if channel.subscriber is not None:
             channel.app_name, channel.app_data = OUTGOING
-            text = CAUSE_TEXTS.get(cause, "Unknown")
-            self._tell(channel, "ChannelDestroyed", cause=cause, cause_txt=text)
+            # what happened behind the first half of a Local channel is the second half's cause alone
+            known = 0 if channel.far_half is not None and channel.state != "Up" and told else cause
+            text = CAUSE_TEXTS.get(known, "Unknown")
+            self._tell(channel, "ChannelDestroyed", cause=known, cause_txt=text)
         self.channels.pop(channel.id, None)
         self._release(channel)
         channel.gone.set()
+        if channel.far_half is not None:
+            self.hang_up(channel.far_half, cause)
+
+    def dialled(self, channel: SimChannel, status: str) -> None:
+        """Tell how the calling of a channel goes on."""
+        fields = {"dialstatus": status, "forward": "", "dialstring": channel.name.rpartition("-")[0]}
+        self._emit(channel.subscriber, "Dial", {**fields, "peer": channel.to_json()})
+
+    def rings(self, channel: SimChannel) -> None:
+        """The phone that was called rings."""
+        channel.state = "Ringing"
+        self._tell(channel, "ChannelStateChange")
+        self.dialled(channel, "RINGING")
+
+    def picked_up(self, channel: SimChannel, app: str, args: list[str]) -> None:
+        """The one who was called answers, and his channel enters the application."""
+        self.answer(channel)
+        self.dialled(channel, "ANSWER")
+        self.enter_stasis(channel, app, args)
 
     def _release(self, channel: SimChannel) -> None:
         if channel.phone is not None:
@@ -262,6 +322,25 @@ class Switch:
         await leg.dial(host.strip("[]"), int(port))
         return leg
 
+    def _from_phone(self, channel: SimChannel, frame: bytes) -> bool:
+        """20 ms of somebody with a phone, to everybody he is bridged with. False: nobody heard it."""
+        if channel.ringing:
+            on = channel.tone_frames % RINGING_PERIOD < RINGING_ON
+            channel.tone_frames += 1
+            if channel.phone is not None:
+                channel.phone.hear(RINGING_TONE if on else SILENCE)
+        leg = self._leg_of(channel)
+        heard = leg is not None and leg.open
+        if leg is not None and heard:
+            leg.send_audio(frame)
+        for other in channel.bridge.channels if channel.bridge is not None else ():
+            if other is not channel and other.phone is not None:
+                if channel.far_half is not None or other.far_half is not None:
+                    other.ringing = False  # Asterisk passes the sound on itself, which ends the tone
+                self._to_phone(other, frame)
+                heard = True
+        return heard
+
     def _leg_of(self, channel: SimChannel) -> Leg | None:
         """The AudioSocket that hears this caller now."""
         if channel.leg is not None:
@@ -274,11 +353,15 @@ class Switch:
     def _to_caller(self, media: SimChannel, frame: bytes) -> None:
         for other in media.bridge.channels if media.bridge is not None else ():
             if other is not media:
+                other.ringing = False
                 self._to_phone(other, frame)
 
     @staticmethod
     def _to_phone(channel: SimChannel, frame: bytes) -> None:
-        if channel.phone is not None and channel.state == "Up":
+        if channel.phone is None or channel.state != "Up":
+            return
+        now = asyncio.get_running_loop().time() if channel.sounding else 0.0
+        if not any(begin <= now < end for begin, end in channel.sounding):
             channel.phone.hear(frame)
 
     async def wait_quiet(self) -> None:

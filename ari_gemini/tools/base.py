@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,7 +14,7 @@ from ari_gemini.tools.destination import Destination
 
 
 class CallControl(Protocol):
-    """What a call lets its tools do. Every method but ``hang_up`` may raise ToolError, for the model to read."""
+    """What a call lets its tools do. All but ``hang_up`` may raise ToolError, for the model to read."""
 
     @property
     def id(self) -> str:
@@ -72,9 +72,9 @@ class Tool(ABC):
     """Where it leads, in a few words for ``ari-gemini check``."""
     time_limit: float | None = None
     """Seconds one use may take; None: the toolbox's own limit."""
-    undoable: ClassVar[bool] = True
-    """False: what it has begun stays done when the model takes the call back."""
-    scheduling: ClassVar[Scheduling | None] = None
+    undoable: bool = True
+    """False: what it has begun may stay done when the model takes the call back; the log says so."""
+    scheduling: Scheduling | None = None
     """When the model takes note of the result; None: as it pleases."""
 
     @property
@@ -84,7 +84,7 @@ class Tool(ABC):
 
     @abstractmethod
     async def run(self, args: Mapping[str, Any], context: ToolContext) -> Any:
-        """Do it. ``args`` fit the declared schema. Returns JSON: an object as it is, else what becomes ``result``.
+        """Do it. ``args`` fit the declared schema. Returns JSON: what the model gets as ``result``.
 
         Raises ToolError with words for the model. Any other exception is a defect, logged, of which the
         model learns no more than that the tool failed. Cancelled when the model takes the call back, when the

@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 DialplanWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+*#.-]+$", max_length=80)]
 """A context or an extension. Asterisk ends it at a comma; an ``&`` or ``@`` would mean something else."""
 
-DialString = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+/[^\s,|&]+$", max_length=256)]
-"""Technology and resource."""
+DialString = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_]+/[^\s\x00-\x1f\x7f,|&]+$", max_length=256)
+]
+"""Technology and resource; one of them, so no ``&``."""
 
 
 class Destination(BaseModel):
     """One place in the dialplan, and how a caller gets there.
 
-    Written as ``"context,extension,priority"`` or as a table with the same keys. Blind: the caller goes on there
-    at once. Attended: that place is called first, told who is calling, and then joined with the caller.
+    Written as ``"context,extension,priority"`` or as a table with the same keys. Blind: the caller goes on
+    there at once. Attended: that place is called first, told who is calling, and then joined with the caller.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,9 +28,7 @@ class Destination(BaseModel):
     extension: DialplanWord
     priority: int = Field(default=1, ge=1, le=10_000)
     attended: bool = False
-    endpoint: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+/[^\s,|&]+$", max_length=256)] | None
-    ) = None
+    endpoint: DialString | None = None
     """Attended only: dial this (``PJSIP/1002``) instead of the dialplan's place."""
     ring_seconds: float = Field(default=25.0, ge=1, le=120)
     """Attended only: how long the other party's phone rings."""

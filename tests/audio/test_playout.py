@@ -223,7 +223,7 @@ def test_an_impossible_cushion_is_refused(prebuffer_ms: int, limit_s: float) -> 
 
 
 # --- turns, cushion and underruns, as scripts: pN pushes N ms, tN lets N deadlines pass, c clears,
-# e ends the turn, E does so and finds it all played
+# e ends the turn, E does so and finds it all played, h holds, r releases
 
 SCRIPTS = {
     "one frame can be a whole turn": (40, "p1 e t2", "x-", 0),
@@ -246,6 +246,18 @@ SCRIPTS = {
     "the turn after clear has a cushion again": (40, "p100 t2 c p39 t1 e t1", "sa-s", 0),
     "the turn after clear has the cushion's whole time": (40, "p5 t2 c p5 t3", "----s", 0),
     "clear in an underrun leaves no underrun behind": (40, "p40 t4 c p40 t2", "sa--sa", 0),
+    "a hold is no underrun": (40, "p100 t2 h t3 r t3", "sa---aaa", 0),
+    "a hold leaves an underrun an underrun": (40, "p40 t3 h t2 p40 r t2", "sa---aa", 1),
+    "an underrun after a hold is one": (40, "p60 t2 h t2 r t2 p20 t1", "sa--a-a", 1),
+    "a turn may begin and end in a hold": (40, "h p40 e t3 r t3", "---se-", 0),
+    "a turn whose all was played ends in a hold": (40, "p40 t2 h E t2 r t1", "sa---", 0),
+    "a turn ended in a hold is played to its end": (40, "p60 t1 h e t2 r t3", "s--ae-", 0),
+    "a cushion neither fills nor waits in a hold": (60, "p30 t1 h t9 r t3", "-" * 10 + "--s", 0),
+    "a partial frame waits for its rest after a hold": (40, "p50 t2 h t5 r t3", "sa-------a", 1),
+    "clear in a hold leaves nothing": (40, "p100 t1 h t1 c r t2 p40 e t2", "s---se", 0),
+    "what is said after clear waits for the release": (40, "p100 t1 h c p40 e t2 r t2", "s--se", 0),
+    "held twice is held once": (40, "h h p40 t1 r t2", "-sa", 0),
+    "a release without a hold is nothing": (40, "r p40 t2", "sa", 0),
 }
 
 
@@ -260,6 +272,8 @@ def test_script(prebuffer_ms: int, script: str, heard: str, underruns: int) -> N
             frames += clock.tick(int(step[1:]))
         elif step == "c":
             clock.buffer.clear()
+        elif step in "hr":
+            clock.buffer.hold() if step == "h" else clock.buffer.release()
         else:
             assert clock.buffer.end_turn() is (step == "E")
     assert audible(frames) == heard
@@ -314,6 +328,54 @@ def test_clear_takes_the_turns_behind_with_it() -> None:
     assert sound(frames) == speech(60, first=7000)
 
 
+# --- a hold
+
+
+def test_a_hold_loses_nothing_and_delays_no_deadline() -> None:
+    clock = make()
+    said = speech(200)
+    clock.buffer.push(said[: 150 * MS])
+    frames = clock.tick(3)
+    clock.buffer.hold()
+    clock.buffer.push(said[150 * MS :])
+    clock.buffer.end_turn()
+    assert (clock.buffer.held, clock.buffer.playing, clock.buffer.heard_ms) == (True, True, 60)
+    held = clock.tick(50)
+    assert {frame.pcm for frame in held} == {SILENCE}
+    assert audible(held) == "-" * 50
+    assert (clock.buffer.held, clock.buffer.playing, clock.buffer.buffered_ms) == (True, True, 140)
+    clock.buffer.release()
+    frames += clock.tick(7)
+    assert audible(frames) == "saaaaaaaae"
+    assert sound(frames) == said
+    assert clock.now == pytest.approx(START + 59 * 0.020)
+    assert clock.buffer.counters.underruns == 0
+    assert clock.buffer.counters.silence_frames == 50
+
+
+def test_clear_in_a_hold_tells_what_was_heard_before() -> None:
+    clock = make()
+    clock.buffer.push(speech(100))
+    clock.tick(2)
+    clock.buffer.hold()
+    clock.tick(10)
+    assert clock.buffer.clear() == Heard(played_ms=40, dropped_ms=60)
+    assert clock.buffer.clear() == Heard(0, 0)
+
+
+def test_empty_means_that_nothing_waits() -> None:
+    clock = make()
+    assert clock.buffer.empty
+    clock.buffer.push(speech(40))
+    clock.tick()
+    assert not clock.buffer.empty
+    clock.tick()
+    assert clock.buffer.empty
+    clock.buffer.push(speech(10))
+    clock.buffer.clear()
+    assert clock.buffer.empty
+
+
 # --- the bound
 
 
@@ -354,6 +416,9 @@ class Model:
     """Unplayed bytes; the last turn is open."""
     begun: bool = False
     heard: int = 0
+    held: bool = False
+    gap: bool = False
+    underruns: int = 0
 
     def push(self, pcm: bytes) -> None:
         self.turns[-1] += pcm
@@ -375,7 +440,11 @@ class Model:
     def check(self, frame: PlayoutFrame) -> None:
         assert len(frame.pcm) == FRAME
         turn = self.turns[0]
+        if self.held:
+            assert frame == PlayoutFrame(SILENCE, audible=False, starts_turn=False, ends_turn=False)
+            return
         if not frame.audible:
+            self.gap = True
             assert frame.pcm == SILENCE
             assert len(self.turns) == 1, "an ended turn waits for nothing"
             assert len(turn) < (FRAME if self.begun else self.cushion), "enough is there to be played"
@@ -384,6 +453,8 @@ class Model:
         assert size
         assert frame.pcm == bytes(turn[:size]).ljust(FRAME, b"\0")
         del turn[:size]
+        self.underruns += self.gap and self.begun
+        self.gap = size < FRAME
         assert frame.starts_turn is not self.begun
         self.heard = size if frame.starts_turn else self.heard + size
         self.begun = True
@@ -401,7 +472,7 @@ STEPS = st.lists(
         st.tuples(st.just("tick"), st.integers(1, 12)),
         st.tuples(st.just("stall"), st.integers(0, 300)),
         st.tuples(st.just("end"), st.just(0)),
-        st.tuples(st.just("clear"), st.just(0)),
+        st.tuples(st.sampled_from(["clear", "hold", "release"]), st.just(0)),
     ),
     max_size=60,
 )
@@ -424,7 +495,7 @@ def test_every_byte_is_played_once_in_order_or_accounted_for(
             model.check(frame)
             played += left - sum(map(len, model.turns))
 
-    for step, value in [*steps, ("end", 0), ("drain", 0)]:
+    for step, value in [*steps, ("end", 0), ("release", 0), ("drain", 0)]:
         if step == "push":
             pcm = speech(value / 8, first=pushed // 2)
             pushed += len(pcm)
@@ -432,11 +503,9 @@ def test_every_byte_is_played_once_in_order_or_accounted_for(
                 model.push(pcm)
             else:
                 refused += len(pcm)
-        elif step == "tick":
-            take(clock.tick(value))
-        elif step == "drain":
-            frames = clock.tick(sum(-(-len(turn) // FRAME) for turn in model.turns))
-            assert all(frame.audible for frame in frames)
+        elif step in {"tick", "drain"}:
+            frames = clock.tick(value or sum(-(-len(turn) // FRAME) for turn in model.turns))
+            assert step == "tick" or all(frame.audible for frame in frames)
             take(frames)
         elif step == "stall":
             late = clock.now + value / 1000
@@ -446,12 +515,17 @@ def test_every_byte_is_played_once_in_order_or_accounted_for(
             take(frames)
         elif step == "end":
             assert buffer.end_turn() is model.end()
+        elif step in {"hold", "release"}:
+            getattr(buffer, step)()
+            model.held = step == "hold"
         else:
             heard = buffer.clear()
             assert heard == model.clear()
             cleared += int(heard.dropped_ms * MS)
         assert buffer.buffered_ms * MS == sum(map(len, model.turns)) <= limit_s * 1000 * MS
-        assert buffer.playing is model.begun
+        assert buffer.empty is not any(model.turns)
+        assert (buffer.playing, buffer.held) == (model.begun, model.held)
+        assert buffer.counters.underruns == model.underruns
         grid = round((buffer.next_at() - START) / 0.020)
         assert buffer.next_at() == START + grid * 0.020
         assert grid == asked + buffer.counters.skipped_deadlines

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ari_gemini.audio.pcm import AudioFormat
-from ari_gemini.audio.wav import convert, read_wav, write_wav
+from ari_gemini.audio.wav import convert, prompt_pcm, read_prompt, read_wav, write_wav
 
 
 def pcm(*values: int) -> bytes:
@@ -136,3 +136,32 @@ def test_convert_of_nothing_or_to_the_same_rate_is_no_work() -> None:
 def test_convert_refuses_half_samples() -> None:
     with pytest.raises(ValueError, match="multiple"):
         convert(b"abc", AudioFormat(8000), AudioFormat(16000))
+
+
+def test_a_prompt_is_the_mean_of_its_channels_at_the_rate_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    left, right = sine(44100, 1000, 0.5), sine(44100, 1000, 0.5, peak=10000)
+    write_wav(path, AudioFormat(44100), left, right)
+    assert prompt_pcm(path, 44100) == read_wav(path).mono
+    assert prompt_pcm(path, 8000) == convert(read_wav(path).mono, AudioFormat(44100), AudioFormat(8000))
+
+
+def test_a_prompt_is_read_once_and_stays_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_wav(path, AudioFormat(8000), pcm(1, 2, 3, 4))
+    assert read_prompt(path).channels == (pcm(1, 2, 3, 4),)
+    path.unlink()
+    assert prompt_pcm(path, 8000) == pcm(1, 2, 3, 4)
+    assert prompt_pcm(path, 8000) is prompt_pcm(path, 8000)
+    assert len(prompt_pcm(path, 16000)) == 2 * len(prompt_pcm(path, 8000)), "at another rate, too"
+
+
+def test_a_prompt_that_is_none_is_looked_at_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with pytest.raises(FileNotFoundError):
+        prompt_pcm(path, 8000)
+    path.write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match="not a PCM WAV file"):
+        prompt_pcm(path, 8000)
+    write_wav(path, AudioFormat(8000), pcm(7))
+    assert prompt_pcm(path, 8000) == pcm(7)

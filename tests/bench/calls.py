@@ -1,5 +1,8 @@
 """What a call costs: frame gaps and CPU at 20, 60 and 100 fully talking calls on one core, beside ``bare``.
 
+``+ tool`` is the service while in every call a tool is at work all the time: an HTTP request that is answered
+after 5 s, and again.
+
 The bridge has a core of its own; callers and model share the other one. Both directions talk all the time.
 Prints a table; asserts nothing. These numbers hold for the machine they were made on: compare within one run.
 
@@ -17,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import psutil
 
@@ -33,8 +37,24 @@ base_url = "ws://127.0.0.1:{model}"
 [calls]
 max_calls = 1000
 [log]
-level = "warning"
+level = "error"
 """
+TOOL = """
+[tools.named.slow]
+description = "Takes five seconds."
+url = "http://127.0.0.1:{api}/slow"
+[agents.default]
+tools = ["slow"]
+filler = "none"
+"""
+
+
+class Ports(NamedTuple):
+    """Where the bridge takes media, where the model and the HTTP server stand."""
+
+    media: int
+    model: int
+    api: int
 
 
 def free_port() -> int:
@@ -84,30 +104,34 @@ def wait_port(port: int) -> None:
     raise SystemExit(f"nobody listens on {port}")
 
 
-def run_bridge(kind: str, port: int, model: int, core: int, directory: Path) -> subprocess.Popen[str]:
+def run_bridge(kind: str, ports: Ports, core: int, directory: Path) -> subprocess.Popen[str]:
     if kind == "bare":
-        bridge = start(core, str(HERE / "bare.py"), str(port), f"ws://127.0.0.1:{model}/ws/bare")
+        bridge = start(core, str(HERE / "bare.py"), str(ports.media), f"ws://127.0.0.1:{ports.model}/ws/bare")
         read(bridge)
     else:
         config = directory / "bench.toml"
-        config.write_text(CONFIG.format(port=port, model=model))
+        text = CONFIG.format(port=ports.media, model=ports.model)
+        config.write_text(text + TOOL.format(api=ports.api) if kind == "+ tool" else text)
         bridge = start(
             core, "-m", "ari_gemini", "serve", "--config", str(config), env={"GEMINI_API_KEY": "bench"}
         )
-        wait_port(port)
+        wait_port(ports.media)
     return bridge
 
 
 def measure(kind: str, calls: int, seconds: float) -> dict[str, float]:
     """One run; figures by name."""
     cores = sorted(os.sched_getaffinity(0))
-    port, model_port = free_port(), free_port()
+    ports = Ports(free_port(), free_port(), free_port())
+    tool = ["slow", str(ports.api)] if kind == "+ tool" else []
     with TemporaryDirectory() as directory:
-        model = start(cores[-1], str(HERE / "model_sink.py"), str(model_port))
+        model = start(cores[-1], str(HERE / "model_sink.py"), str(ports.model), *tool)
         read(model)
-        bridge = run_bridge(kind, port, model_port, cores[0], Path(directory))
+        bridge = run_bridge(kind, ports, cores[0], Path(directory))
         usage = psutil.Process(bridge.pid)
-        callers = start(cores[-1], str(HERE / "callers.py"), str(port), str(calls), str(WARMUP), str(seconds))
+        callers = start(
+            cores[-1], str(HERE / "callers.py"), str(ports.media), str(calls), str(WARMUP), str(seconds)
+        )
         read(callers)
         before, began = usage.cpu_times(), time.monotonic()
         read(callers)
@@ -128,6 +152,7 @@ def measure(kind: str, calls: int, seconds: float) -> dict[str, float]:
         "cpu_percent": cpu / (ended - began) * 100,
         "cpu_ms": cpu * 1000 / (ended - began) / calls,
         "rss": memory,
+        "tools": said["tools_answered"],
         "lost_up": heard["sent_frames"] - said["heard_bytes"] // 640,
         "lost_down": max(0, said["said_ms"] // 20 - heard["speech_frames"]),
     }
@@ -140,16 +165,18 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     print(
         f"{'calls':>5} {'bridge':<8} {'core %':>6} {'CPU ms/call-s':>13} {'x bare':>6} "
-        f"{'gap p50':>8} {'p99':>6} {'p99.9':>6} {'max ms':>7} {'lost up':>8} {'down':>5} {'RSS MB':>7}"
+        f"{'gap p50':>8} {'p99':>6} {'p99.9':>6} {'max ms':>7} {'lost up':>8} {'down':>5} {'RSS MB':>7} "
+        f"{'tools':>6}"
     )
     for calls in (int(text) for text in arguments.calls.split(",")):
         bare = measure("bare", calls, arguments.seconds)
-        for kind, row in (("bare", bare), ("service", measure("service", calls, arguments.seconds))):
+        rows = ((kind, measure(kind, calls, arguments.seconds)) for kind in ("service", "+ tool"))
+        for kind, row in (("bare", bare), *rows):
             print(
                 f"{calls:>5} {kind:<8} {row['cpu_percent']:>6.0f} {row['cpu_ms']:>13.2f} "
                 f"{row['cpu_ms'] / bare['cpu_ms']:>6.2f} {row['gap_p50']:>8.1f} {row['gap_p99']:>6.1f} "
                 f"{row['gap_p999']:>6.1f} {row['gap_max']:>7.1f} {row['lost_up']:>8} {row['lost_down']:>5} "
-                f"{row['rss']:>7.0f}",
+                f"{row['rss']:>7.0f} {row['tools']:>6}",
                 flush=True,
             )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,7 +18,13 @@ from ari_gemini.call.call import Call, CallSettings
 from ari_gemini.call.leg import Identity
 from ari_gemini.call.registry import Registry
 from ari_gemini.errors import CallEnded, Cause
+from ari_gemini.realtime.events import FunctionCall, ToolCall
+from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.realtime.session import Capabilities, SessionSettings
+from ari_gemini.tools.base import Tool
+from ari_gemini.tools.destination import Destination
+from ari_gemini.tools.settings import ToolLimits
+from ari_gemini.tools.toolbox import ToolUse
 
 LONG = 30.0
 """Seconds: only a hanging test gets there."""
@@ -79,13 +86,20 @@ class Connection:
 class Session:
     """A model session that says what the test puts into ``inbox``."""
 
-    def __init__(self, steps: list[str] | None = None, input_rate: int = 16000) -> None:
-        self.capabilities = Capabilities(AudioFormat(input_rate), AudioFormat(24000))
+    def __init__(
+        self, steps: list[str] | None = None, input_rate: int = 16000, audio_during_tools: bool = True
+    ) -> None:
+        self.capabilities = Capabilities(
+            AudioFormat(input_rate), AudioFormat(24000), audio_during_tools=audio_during_tools
+        )
         self.steps = steps if steps is not None else []
         self.inbox: asyncio.Queue = asyncio.Queue()
         self.heard: list[bytes] = []
+        self.texts: list[str] = []
+        self.answers: list[FunctionResult] = []
         self.closed = 0
         self.greet_error: Exception | None = None
+        self.text_error: Exception | None = None
         self.close_error: Exception | None = None
         self.taking = asyncio.Event()
         self.taking.set()
@@ -105,7 +119,17 @@ class Session:
         return b"".join(self.heard)
 
     async def send_text(self, text: str) -> None:
-        raise AssertionError("nobody sends text")
+        await self.taking.wait()
+        if self.text_error is not None:
+            raise self.text_error
+        self.texts.append(text)
+        self.steps.append("text")
+
+    async def send_tool_results(self, results: Sequence[FunctionResult]) -> None:
+        await self.taking.wait()
+        for result in results:
+            self.answers.append(result)
+            self.steps.append(f"answer {result.name}")
 
     async def greet(self, instruction: str) -> None:
         self.steps.append(f"greet {instruction}")
@@ -122,8 +146,13 @@ class Session:
     async def say(self, *happened) -> None:
         """Let the model say that, and wait until the call has acted on it and asks for more."""
         self.inbox.put_nowait(happened)
-        await self.inbox.join()
+        async with asyncio.timeout(LONG):
+            await self.inbox.join()
         await asyncio.sleep(0)
+
+    async def ask(self, name: str, number: str = "1", /, **args: Any) -> None:
+        """Let the model call a tool, as its call ``number``."""
+        await self.say(ToolCall((FunctionCall(number, name, args),)))
 
     def fail(self, error: Exception) -> None:
         self.inbox.put_nowait(error)
@@ -136,10 +165,11 @@ class Session:
 
 
 class Steps(list[str]):
-    """What happened, in order. A step may be told to hang or to fail; a test may wait for any."""
+    """What happened, in order. A step may be told to hang, to wait or to fail; a test may wait for any."""
 
     def __init__(self) -> None:
         self.hang: set[str] = set()
+        self.gates: dict[str, asyncio.Event] = {}
         self.fail: dict[str, Exception] = {}
         self.fail_on_cancel: dict[str, Exception] = {}
         self.on: dict[str, Callable[[], None]] = {}
@@ -149,10 +179,24 @@ class Steps(list[str]):
         super().append(step)
         self._news.set()
 
+    def note(self, step: str) -> None:
+        """A step that waits for nothing."""
+        self.append(step)
+        if step in self.on:
+            self.on[step]()
+        if step in self.fail:
+            raise self.fail[step]
+
+    def gate(self, step: str) -> asyncio.Event:
+        """Let that step wait until the event is set."""
+        return self.gates.setdefault(step, asyncio.Event())
+
     async def take(self, step: str) -> None:
         self.append(step)
         if step in self.on:
             self.on[step]()
+        if step in self.gates:
+            await self.gates[step].wait()
         if step in self.fail:
             raise self.fail[step]
         if step in self.hang:
@@ -170,6 +214,29 @@ class Steps(list[str]):
                 await self._news.wait()
 
 
+class Consultation:
+    """Another party, who says yes unless a step is told otherwise."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.gone = asyncio.Event()
+
+    async def ring(self) -> None:
+        await self.steps.take("ring")
+
+    async def introduce(self) -> None:
+        await self.steps.take("introduce")
+
+    async def left(self) -> None:
+        await self.gone.wait()
+
+    async def join(self) -> None:
+        await self.steps.take("join party")
+
+    async def abandon(self) -> None:
+        await self.steps.take("abandon")
+
+
 class Leg:
     """Asterisk's side of a call."""
 
@@ -181,6 +248,11 @@ class Leg:
         self.agent = "default"
         self.values: Mapping[str, str] = {}
         self.asked: Sequence[str] = ()
+        self.digits: list[str] = []
+        self.signals_digits = True
+        self.has_place = True
+        self.next_place: Destination | None = None
+        self.parties: list[Consultation] = []
         self.released: list[CallEnded] = []
         self.release_hangs: asyncio.Event | None = None
 
@@ -203,6 +275,24 @@ class Leg:
     async def join(self) -> None:
         await self.steps.take("join")
 
+    async def send_digits(self, digits: str) -> bool:
+        self.digits.append(digits)
+        await self.steps.take("send_digits")
+        return self.signals_digits
+
+    async def place_exists(self, destination: Destination) -> bool:
+        await self.steps.take("place_exists")
+        return self.has_place
+
+    def go_on_at(self, destination: Destination) -> None:
+        self.steps.note("go_on_at")
+        self.next_place = destination
+
+    def consult(self, destination: Destination) -> Consultation:
+        self.steps.note("consult")
+        self.parties.append(Consultation(self.steps))
+        return self.parties[-1]
+
     async def release(self, ended: CallEnded) -> None:
         self.released.append(ended)
         self.steps.append("release")
@@ -222,6 +312,7 @@ class Observer:
         self.steps = steps
         self.transcripts: list[tuple[str, str]] = []
         self.turns: list = []
+        self.uses: list[ToolUse] = []
         self.outcomes: list[CallEnded] = []
 
     def started(self, call: Call) -> None:
@@ -233,8 +324,24 @@ class Observer:
     def turn(self, call: Call, turn) -> None:
         self.turns.append(turn)
 
+    def tool(self, call: Call, use: ToolUse) -> None:
+        self.uses.append(use)
+
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcomes.append(outcome)
+
+
+class ToolKit:
+    """The tools that a test put into ``tools``."""
+
+    def __init__(self) -> None:
+        self.limits = ToolLimits()
+        self.tools: list[Tool] = []
+        self.asked: list[tuple[Sequence[str], Mapping[str, Destination]]] = []
+
+    def pick(self, names: Sequence[str], destinations: Mapping[str, Destination]) -> Sequence[Tool]:
+        self.asked.append((names, destinations))
+        return [tool for tool in self.tools if tool.name in names]
 
 
 class Rig:
@@ -251,14 +358,20 @@ class Rig:
         self.agents = {"default": Agent(greeting="Greet {caller_name}.", variables=("ORDER",))}
         self.registry = Registry(2)
         self.observer = Observer(self.steps)
-        self.outcome: CallEnded | None = None
+        self.tools = ToolKit()
+        self.audio_during_tools = True
+
+    def equip(self, *tools: Tool, **agent: Any) -> None:
+        """These tools for an agent that does not speak first."""
+        self.tools.tools = list(tools)
+        self.agents = {"default": Agent(tools=tuple(tool.name for tool in tools), **agent)}
 
     async def open_session(self, settings: SessionSettings) -> Session:
         self.settings.append(settings)
         await self.steps.take("open_session")
         if self.refusals:
             raise self.refusals.pop(0)
-        session = Session(self.steps)
+        session = Session(self.steps, audio_during_tools=self.audio_during_tools)
         session.greet_error = self.greet_error
         self.sessions.append(session)
         return session
@@ -270,6 +383,7 @@ class Rig:
             agents=self.agents,
             open_session=self.open_session,
             registry=self.registry,
+            tools=self.tools,
             observer=self.observer,
         )
         return self.call
@@ -297,9 +411,41 @@ class Rig:
         assert [session.closed for session in self.sessions] == [1] * len(self.sessions)
         assert self.connection.end is not None or "open_media" not in self.steps
         assert self.call.downlink._timer is None
+        assert self.call._keys._timer is None
         assert self.registry.calls == {}
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return outcome
+
+
+class Clock:
+    """Makes the running loop's time its own: when nothing is left to do, it is the time of the next timer.
+
+    So a farewell of half a minute takes none, and every length of time is exact. For tests without a socket.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._now = 1000.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def time(self) -> float:
+        return self._now
+
+    def select(self, timeout: float | None = None) -> list:
+        self._now += timeout or 0.0
+        return self._inner.select(None if timeout is None else 0)
+
+
+@pytest.fixture
+async def clock() -> AsyncIterator[Clock]:
+    loop: Any = asyncio.get_running_loop()
+    inner, time = loop._selector, loop.time
+    clock = Clock(inner)
+    loop._selector, loop.time = clock, clock.time
+    yield clock
+    loop._selector, loop.time = inner, time
 
 
 @pytest.fixture(name="until", scope="session")

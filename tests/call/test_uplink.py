@@ -217,6 +217,69 @@ async def test_the_callers_speech_reaches_the_timeline(line: Line) -> None:
     assert turn.caller_stopped == pytest.approx(30 * 0.020)
 
 
+async def test_who_wants_to_know_is_told_whenever_the_caller_begins_to_speak() -> None:
+    told = []
+    uplink = Uplink(Timeline(), lambda: 0.0, lambda: told.append(uplink.frames))
+    tone = (8000 * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
+    silence = bytes(320)
+    for pcm in [silence] * 10 + [tone] * 20 + [silence] * 30 + [tone] * 20:
+        uplink.audio(pcm, 8000)
+    assert told == [13, 63], "60 ms of voice make a beginning, once"
+
+
+async def test_nothing_is_sent_while_held_and_it_goes_on_in_order(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    line.uplink.audio(frame(0), 8000)
+    await session.until_heard(640)
+    line.uplink.hold(True)
+    for n in range(1, 30):
+        line.uplink.audio(frame(n), 8000)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(session.heard) == 1
+    line.uplink.hold(False)
+    assert await session.until_heard(30 * 640) == resampled(b"".join(frame(n) for n in range(30)))
+    assert line.uplink.dropped == 0
+
+
+async def test_what_waits_while_held_stays_within_its_bound(line: Line, make_session) -> None:
+    session = make_session()
+    line.uplink.hold(True)
+    line.run(session)
+    for n in range(FRAMES_OF_BACKLOG + 7):
+        line.uplink.audio(frame(n), 8000)
+        await asyncio.sleep(0)
+    assert line.uplink.dropped == 7
+    assert session.heard == []
+    line.uplink.hold(False)
+    kept = b"".join(frame(n) for n in range(7, FRAMES_OF_BACKLOG + 7))
+    assert await session.until_heard(FRAMES_OF_BACKLOG * 640) == resampled(kept)
+
+
+async def test_a_hold_in_the_same_moment_as_audio_holds_it(line: Line, make_session) -> None:
+    session = make_session()
+    line.run(session)
+    await asyncio.sleep(0)
+    line.uplink.audio(frame(0), 8000)
+    line.uplink.hold(True)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert session.heard == []
+    line.uplink.hold(False)
+    assert await session.until_heard(640) == resampled(frame(0))
+
+
+async def test_speech_is_noticed_while_held() -> None:
+    told = []
+    uplink = Uplink(Timeline(), lambda: 0.0, lambda: told.append(True))
+    uplink.hold(True)
+    tone = (8000 * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
+    for _ in range(5):
+        uplink.audio(tone, 8000)
+    assert told == [True]
+
+
 @given(
     cuts=st.lists(st.tuples(st.integers(1, 400), st.booleans()), min_size=1, max_size=60),
     source=st.sampled_from([8000, 16000, 24000, 48000]),

@@ -19,6 +19,7 @@ from ari_gemini.realtime.events import Speaker
 from ari_gemini.simulator.gemini_live import GeminiSimulator, SimulatedSession
 from ari_gemini.simulator.scenario import Scenario
 from ari_gemini.telemetry.timeline import Turn
+from ari_gemini.tools.toolbox import ToolUse
 
 WAY_A, WAY_B = "700", "701"
 
@@ -30,6 +31,7 @@ class Watcher:
     outcomes: list[CallEnded] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     words: list[tuple[Speaker, str]] = field(default_factory=list)
+    uses: list[ToolUse] = field(default_factory=list)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def started(self, call: Call) -> None: ...
@@ -39,6 +41,9 @@ class Watcher:
 
     def turn(self, call: Call, turn: Turn) -> None:
         self.turns.append(turn)
+
+    def tool(self, call: Call, use: ToolUse) -> None:
+        self.uses.append(use)
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcomes.append(outcome)
@@ -96,15 +101,22 @@ def configuration(asterisk: Asterisk, gemini_url: str, calls: Mapping[str, str])
 
 @asynccontextmanager
 async def running(
-    asterisk: Asterisk, scenario: Scenario | str, *, simulator: Mapping[str, Any] | None = None, **calls: str
+    asterisk: Asterisk,
+    scenario: Scenario | str,
+    *,
+    simulator: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    **calls: str,
 ) -> AsyncIterator[Bot]:
     """A service that plays ``scenario`` to whoever dials 700 (way A) or 701 (way B).
 
-    ``simulator`` are further arguments of GeminiSimulator, ``calls`` keys of ``[calls]``.
+    ``simulator`` are further arguments of GeminiSimulator, ``calls`` keys of ``[calls]``, ``environ`` further
+    settings as environment variables.
     """
     async with GeminiSimulator(scenario, **(simulator or {})) as gemini:
         watcher = Watcher()
-        service = Service(load_config(None, configuration(asterisk, gemini.url, calls)), observer=watcher)
+        variables = configuration(asterisk, gemini.url, calls) | dict(environ or {})
+        service = Service(load_config(None, variables), observer=watcher)
         before = asyncio.all_tasks()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(service.run(), name="service")

@@ -73,7 +73,7 @@ def test_tool_results_as_they_go_out(validated: Validated) -> None:
         '{"toolResponse":{"functionResponses":['
         '{"id":"call_1","name":"transfer_call","response":{"output":{"ok":true},"scheduling":"WHEN_IDLE"},'
         '"scheduling":"WHEN_IDLE"},'
-        '{"id":"call_2","name":"api_call","response":{"output":{"temperature":-3.5,"city":null}}},'
+        '{"id":"call_2","name":"api_call","response":{"temperature":-3.5,"city":null}},'
         '{"name":"look_around","response":{"error":"nobody","scheduling":"SILENT"},"scheduling":"SILENT"}]}}'
     )
     validated(message)

@@ -41,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def opened(gemini: Any, session: SessionSettings | None = None, **given: Any) -> GeminiSession:
-    arguments = {name: given.pop(name) for name in ("handle", "tools") if name in given}
+    arguments = {name: given.pop(name) for name in ("handle",) if name in given}
     async with asyncio.timeout(LONG):
         return await open_session(gemini.settings(**given), session or SessionSettings(), **arguments)
 
@@ -283,8 +283,8 @@ async def test_all_that_can_be_sent(gemini: Any) -> None:
         await wire.say(words("done"))
 
     gemini.script = script
-    tools = [FunctionDeclaration("do", "Do it.", blocking=False)]
-    session = await opened(gemini, handle="h-0", tools=tools)
+    tools = (FunctionDeclaration("do", "Do it.", blocking=False),)
+    session = await opened(gemini, SessionSettings(tools=tools), handle="h-0")
     await session.greet("Greet the caller.")
     await session.send_audio(PCM)
     await session.send_text("Hello")

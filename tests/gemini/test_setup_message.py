@@ -26,6 +26,15 @@ MODELS = {
 }
 """Each family's model, and a thinking setting that it takes."""
 
+TOOLS = (
+    FunctionDeclaration(
+        "transfer_call",
+        "Put the caller through.",
+        {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]},
+    ),
+    FunctionDeclaration("hangup_call", "Hang up.", {"type": "object", "properties": {}}),
+    FunctionDeclaration("look_around", "See who is there.", blocking=True),
+)
 EVERYTHING = SessionSettings(
     voice="Aoede",
     language="de-AT",
@@ -40,15 +49,7 @@ EVERYTHING = SessionSettings(
         turn_coverage="all_input",
     ),
     context_compression=ContextCompression(trigger_tokens=25_000, target_tokens=8_000),
-)
-TOOLS = (
-    FunctionDeclaration(
-        "transfer_call",
-        "Put the caller through.",
-        {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]},
-    ),
-    FunctionDeclaration("hangup_call", "Hang up.", {"type": "object", "properties": {}}),
-    FunctionDeclaration("look_around", "See who is there."),
+    tools=TOOLS,
 )
 
 
@@ -59,9 +60,10 @@ def test_everything_at_once() -> None:
         '"speechConfig":{"voiceConfig":{"prebuiltVoiceConfig":{"voiceName":"Aoede"}},"languageCode":"de-AT"},'
         '"temperature":0.7},"systemInstruction":{"parts":[{"text":"Sag \\"Grüß Gott\\" 👋."}]},'
         '"tools":[{"functionDeclarations":[{"name":"transfer_call","description":"Put the caller through.",'
-        '"parameters":{"type":"OBJECT","properties":{"to":{"type":"STRING"}},"required":["to"]}},'
-        '{"name":"hangup_call","description":"Hang up."},'
-        '{"name":"look_around","description":"See who is there."}]}],'
+        '"parameters":{"type":"OBJECT","properties":{"to":{"type":"STRING"}},"required":["to"]},'
+        '"behavior":"NON_BLOCKING"},'
+        '{"name":"hangup_call","description":"Hang up.","behavior":"NON_BLOCKING"},'
+        '{"name":"look_around","description":"See who is there.","behavior":"BLOCKING"}]}],'
         '"realtimeInputConfig":{"automaticActivityDetection":{'
         '"startOfSpeechSensitivity":"START_SENSITIVITY_LOW","endOfSpeechSensitivity":"END_SENSITIVITY_HIGH",'
         '"prefixPaddingMs":20,"silenceDurationMs":500},"activityHandling":"NO_INTERRUPTION",'
@@ -69,7 +71,7 @@ def test_everything_at_once() -> None:
         '"sessionResumption":{"handle":"h-1"},'
         '"contextWindowCompression":{"triggerTokens":"25000","slidingWindow":{"targetTokens":"8000"}}}}'
     )
-    assert encode_setup(GeminiSettings(), EVERYTHING, "h-1", TOOLS).decode() == expected
+    assert encode_setup(GeminiSettings(), EVERYTHING, "h-1").decode() == expected
 
 
 def test_the_least() -> None:
@@ -104,10 +106,10 @@ def test_the_model_is_named_as_the_wire_wants_it(name: str) -> None:
 def test_every_family_takes_its_setup(model: str, validated: Validated) -> None:
     settings = GeminiSettings(model=model)
     for session, handle, tools in itertools.product(
-        (SessionSettings(), EVERYTHING), (None, "h-1"), ((), TOOLS)
+        (SessionSettings(), EVERYTHING), (None, "h-1"), ((), TOOLS[:2])
     ):
-        thinking = session.model_copy(update={"thinking": MODELS[model]})
-        validated(encode_setup(settings, thinking, handle, tools), model)
+        fitting = session.model_copy(update={"thinking": MODELS[model], "tools": tools})
+        validated(encode_setup(settings, fitting, handle), model)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +168,23 @@ def tool(**given: Any) -> FunctionDeclaration:
 @pytest.mark.parametrize(
     ("model", "blocking", "behavior"),
     [
+        ("gemini-3.8-live", None, "NON_BLOCKING"),
         ("gemini-3.8-live", True, "BLOCKING"),
         ("gemini-3.8-live", False, "NON_BLOCKING"),
-        ("gemini-3.8-live-extended-thinking", False, "NON_BLOCKING"),
-        ("gemini-3.1-flash-live-preview", True, "BLOCKING"),
+        ("gemini-3.8-live-extended-thinking", None, None),
+        ("gemini-3.8-live-extended-thinking", False, None),
+        ("gemini-3.1-flash-live-preview", None, None),
+        ("gemini-3.1-flash-live-preview", True, None),
+        ("gemini-2.5-flash-native-audio-latest", None, "NON_BLOCKING"),
         ("gemini-2.5-flash-native-audio-latest", False, "NON_BLOCKING"),
+        ("gemini-4-live", None, "NON_BLOCKING"),
     ],
 )
-def test_behavior(model: str, blocking: bool, behavior: str) -> None:
-    session = SessionSettings(thinking=MODELS.get(model))
-    message = json.loads(encode_setup(GeminiSettings(model=model), session, None, [tool(blocking=blocking)]))
+def test_behavior(model: str, blocking: bool | None, behavior: str | None) -> None:
+    session = SessionSettings(thinking=MODELS.get(model), tools=(tool(blocking=blocking),))
+    message = json.loads(encode_setup(GeminiSettings(model=model), session))
     (declaration,) = message["setup"]["tools"][0]["functionDeclarations"]
-    assert declaration["behavior"] == behavior
+    assert declaration.get("behavior") == behavior, "said only where there is a choice"
 
 
 @pytest.mark.parametrize(
@@ -198,9 +205,9 @@ def test_behavior(model: str, blocking: bool, behavior: str) -> None:
     ],
 )
 def test_tools_that_cannot_be(model: str, given: dict[str, Any], why: str) -> None:
-    session = SessionSettings(thinking=MODELS[model])
+    session = SessionSettings(thinking=MODELS[model], tools=(tool(**given),))
     with pytest.raises(SetupRefused, match=why):
-        encode_setup(GeminiSettings(model=model), session, None, [tool(**given)])
+        encode_setup(GeminiSettings(model=model), session)
 
 
 def test_a_handle_is_sent_even_when_no_further_one_is_wanted() -> None:
@@ -269,6 +276,6 @@ SESSIONS = st.builds(
 def test_any_session_makes_a_valid_setup(
     session: SessionSettings, handle: str | None, model: str, validated: Validated
 ) -> None:
-    thinking = session.model_copy(update={"thinking": MODELS[model]})
-    message = validated(encode_setup(GeminiSettings(model=model), thinking, handle), model)
+    fitting = session.model_copy(update={"thinking": MODELS[model]})
+    message = validated(encode_setup(GeminiSettings(model=model), fitting, handle), model)
     assert ("sessionResumption" in message["setup"]) is (session.resumption or bool(handle))

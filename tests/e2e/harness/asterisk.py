@@ -13,6 +13,7 @@ Extensions for the tests, beside 700 (way A) and 701 (way B) of the shipped dial
     600  answers and echoes                    603  answers, sends the digits 1 5 #, waits
     601  answers and waits in silence          604  rings for ever
     602  answers and hangs up after 1 s        605  Congestion
+    1001 to 1024  dial that phone
 
 Callers without SIP, for load: ``await asterisk.call(...)`` gives a ``LocalCaller``: both halves of a Local
 channel, one in the extension, the other playing one file and recording what it hears.
@@ -63,6 +64,9 @@ exten => 603,1,Answer()
 exten => 604,1,Ringing()
  same => n,Wait(600)
 exten => 605,1,Congestion(5)
+; The phones themselves.
+exten => _10XX,1,Dial(PJSIP/${EXTEN},30)
+ same => n,Hangup()
 
 [test-caller]
 ; v(1): without it MixMonitor writes everything at half its level.

@@ -1,0 +1,42 @@
+"""A caller and another party who talk without the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Set as AbstractSet
+
+import structlog
+
+from ari_gemini.ari.channel import Bridge, Channel
+from ari_gemini.ari.client import AriClient
+from ari_gemini.call.cleanup import Verb, persist
+from ari_gemini.call.names import bridge_of
+
+log = structlog.get_logger(__name__)
+
+
+class Joined:
+    """Two channels in the bridge of a call that is over. When one leaves, Asterisk does not end the other."""
+
+    def __init__(self, client: AriClient, caller: str, party: str) -> None:
+        self.caller = caller
+        self.members = frozenset((caller, party))
+        self.parting = False
+        """``part`` is under way."""
+        self._client = client
+
+    async def part(self, gone: AbstractSet[str]) -> bool:
+        """Hang up on the members that are not ``gone``, and destroy the bridge. False: something may be left.
+
+        Takes at most CLEANUP_DELAYS and three requests one after another; never raises.
+        """
+        self.parting = True
+        verbs: list[Verb] = [Channel(self._client, one).hangup for one in sorted(self.members - gone)]
+        verbs.append(Bridge(self._client, bridge_of(self.caller)).destroy)
+        try:
+            failures = await asyncio.gather(*(persist(verb) for verb in verbs))
+        finally:
+            self.parting = False
+        for failure in filter(None, failures):
+            log.warning("stasis.not_parted", call=self.caller, error=str(failure))
+        return not any(failures)

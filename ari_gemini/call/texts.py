@@ -1,0 +1,57 @@
+"""Texts for the model: what the caller typed, and what happened to the call. They wait for a session that may
+take them, and go out in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from ari_gemini.realtime.session import RealtimeSession
+
+MAX_TEXTS = 16
+"""Texts that may wait: a caller who types ahead while a tool works. The oldest goes, as it would from
+memory."""
+
+
+class Texts:
+    """One call's texts. ``tell`` never waits."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._waiting: deque[str] = deque()
+        self._held = False
+        self._ready = asyncio.Event()
+
+    def tell(self, text: str) -> None:
+        """Have the model be told this."""
+        if len(self._waiting) >= MAX_TEXTS:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(text)
+        self._look()
+
+    def hold(self, held: bool) -> None:
+        """While held, nothing goes out: a tool works, and the model would be upset by input."""
+        self._held = held
+        self._look()
+
+    async def run(self, session: RealtimeSession) -> None:
+        """Send until cancelled, beginning with what has gathered. Raises SessionError when the session ends;
+        the text that it did not take stays the first."""
+        while True:
+            while not self._ready.is_set():  # it may be held again before this wakes
+                await self._ready.wait()
+            text = self._waiting.popleft()  # out of the way of one that needs its place
+            try:
+                await session.send_text(text)
+            except BaseException:
+                self._waiting.appendleft(text)
+                raise
+            finally:
+                self._look()
+
+    def _look(self) -> None:
+        if self._waiting and not self._held:
+            self._ready.set()
+        else:
+            self._ready.clear()

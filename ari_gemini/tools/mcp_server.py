@@ -1,0 +1,247 @@
+"""Tools of MCP servers (modelcontextprotocol.io): each server kept up for ever, its tools known and usable.
+
+::
+
+    down ──▶ connecting ──▶ up ──▶ (list changed, or time to look) ──▶ up
+      ▲          │           │
+      └──pause◀──┴──failed◀──┘      the pause doubles; tools once known stay known, and say that it is away
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import structlog
+
+from ari_gemini.errors import AriGeminiError, ConfigError, ToolError
+from ari_gemini.realtime.functions import FunctionDeclaration
+from ari_gemini.tools.base import Tool, ToolContext
+from ari_gemini.tools.mcp_settings import McpSettings
+from ari_gemini.tools.schema import MAX_DESCRIPTION, TOOL_NAME, declarable, inlined
+
+if TYPE_CHECKING:
+    from mcp_types import Tool as ListedTool
+
+    from ari_gemini.tools.mcp_connection import Connection
+
+log = structlog.get_logger(__name__)
+
+CLOSE_PATIENCE = 5.0
+"""Seconds that a connection may take to close before it is cancelled once more; a child may take 4."""
+
+
+class McpTool(Tool):
+    """One tool of a server, under the name ``SERVER.TOOL``."""
+
+    def __init__(self, server: McpServer, remote_name: str, declaration: FunctionDeclaration) -> None:
+        self.declaration = declaration
+        self.goes_to = server.goes_to
+        self.time_limit = server.settings.time_limit
+        self._server = server
+        self._remote_name = remote_name
+
+    async def run(self, args: Mapping[str, Any], context: ToolContext) -> Any:
+        """Ask the server. Cancelling returns at once; the server is told to stop.
+
+        Raises ToolError when it says so, is not there, or leaves meanwhile.
+        """
+        return await self._server.call(self._remote_name, args)
+
+
+class McpServer:
+    """One server. Run :meth:`run` in a task of its own; its tools serve every call."""
+
+    def __init__(self, name: str, settings: McpSettings, environ: Mapping[str, str]) -> None:
+        """``environ``: this service's environment, of which the server gets what its settings name.
+
+        Raises ConfigError for a name that cannot begin a tool's, and without the SDK.
+        """
+        if not TOOL_NAME.fullmatch(name) or len(name) > 32:
+            raise ConfigError(
+                f"tools.mcp.{name[:40]}: must be a letter or _, then letters, digits, _ or - (32)"
+            )
+        if find_spec("mcp") is None:
+            raise ConfigError(f"tools.mcp.{name}: needs another package: pip install 'ari-gemini[mcp]'")
+        self.name = name
+        self.settings = settings
+        self.goes_to = f"MCP {name}: {settings.place}"
+        self.trouble: str | None = None
+        """Why it is down; None while it is up, and before the first attempt is over."""
+        self._environ = environ
+        self._connection: Connection | None = None
+        self._tools: dict[str, Tool] = {}
+        self._skipped: dict[str, str] = {}
+        self._ready = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._log = log.bind(mcp=name)
+
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools known now, by name. They stay known while the server is away."""
+        return dict(self._tools)
+
+    async def wait_ready(self, timeout: float) -> bool:
+        """Whether the tools are known within ``timeout`` seconds. Cancelling loses nothing."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- lifetime ------------------------------------------------------------------------------------------
+
+    async def run(self) -> NoReturn:
+        """Connect, stay, connect again, for ever. Cancelling closes everything; a child process is gone then.
+
+        What goes wrong is logged when it begins and when it is over.
+        """
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            since = loop.time()
+            # A task of its own: what the SDK's scopes do to the task they live in ends with it.
+            life = asyncio.create_task(self._live(), name=f"mcp {self.name}")
+            try:
+                await asyncio.wait({life})
+            finally:
+                await self._end(life)
+            self._say_trouble(_reason(life))
+            if loop.time() - since > self.settings.reconnect_max:
+                attempt = 0  # not at once: one that starts and ends again is no recovery
+            ceiling = min(self.settings.reconnect_max, self.settings.reconnect_min * 2.0 ** min(attempt, 32))
+            attempt += 1
+            await asyncio.sleep(ceiling * (1.0 - random.random() / 2.0))
+
+    async def _live(self) -> None:
+        """One connection, from its opening to its end; returns never, raises what ended it."""
+        # only who has such a server needs the package
+        from ari_gemini.tools.mcp_connection import ServerLost, connect  # noqa: PLC0415
+
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                connection = await stack.enter_async_context(connect(self.settings, self._environ))
+                self._take(await connection.list_tools())
+            self._go_up(connection)
+            stack.callback(self._go_down)
+            while True:
+                try:
+                    async with asyncio.timeout(self.settings.refresh):
+                        await connection.wake.wait()
+                except TimeoutError:
+                    pass
+                if connection.lost is not None:
+                    raise ServerLost(connection.lost)
+                connection.wake.clear()
+                async with asyncio.timeout(self.settings.connect_timeout):
+                    self._take(await connection.list_tools())
+
+    async def _end(self, life: asyncio.Task[None]) -> None:
+        """End it however often it must be told, and the uses of tools that went over it."""
+        for _ in range(3):
+            if life.done():
+                break
+            life.cancel()
+            await asyncio.wait({life}, timeout=CLOSE_PATIENCE)
+        else:
+            self._log.error("! mcp connection does not close")
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(set(self._calls), timeout=CLOSE_PATIENCE)
+
+    def _go_up(self, connection: Connection) -> None:
+        message = "= mcp server connected" if self.trouble is None else "= mcp server is back"
+        self._log.info(message, tools=len(self._tools))
+        self.trouble = None
+        self._connection = connection
+        self._ready.set()
+
+    def _go_down(self) -> None:
+        self._connection = None
+
+    def _say_trouble(self, reason: str) -> None:
+        if self.trouble is None:
+            self._log.warning("! mcp server unavailable, will keep trying", reason=reason)
+        else:
+            self._log.debug("! mcp server still unavailable", reason=reason)
+        self.trouble = reason
+
+    # -- tools ---------------------------------------------------------------------------------------------
+
+    def _take(self, listed: list[ListedTool]) -> None:
+        """Take over what the server lists, as far as a model can be told of it."""
+        tools: dict[str, Tool] = {}
+        skipped: dict[str, str] = {}
+        for one in listed:
+            name = f"{self.name}.{one.name}"
+            try:
+                if name in tools:
+                    raise ConfigError("it is listed twice")
+                tools[name] = McpTool(self, one.name, _declaration(name, one))
+            except ConfigError as error:
+                skipped[name[:128]] = str(error)
+        for name, why in skipped.items():
+            if self._skipped.get(name) != why:
+                self._log.warning("! mcp tool left out", tool=name, reason=why)
+        if self._ready.is_set() and tools.keys() != self._tools.keys():
+            self._log.info("= mcp tools changed", tools=len(tools))
+        self._tools, self._skipped = tools, skipped
+
+    async def call(self, name: str, args: Mapping[str, Any]) -> Any:
+        """Use the tool that the server calls ``name``; see :meth:`McpTool.run`."""
+        gone = f"{self.name} cannot be reached at the moment"
+        if self._connection is None:
+            raise ToolError(gone)
+        # A task of its own: cancelled, it still tells the server, for which nobody here should wait.
+        call = asyncio.create_task(self._connection.call(name, args), name=f"mcp {self.name} call")
+        self._calls.add(call)
+        call.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({call})
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if call.cancelled():
+            raise ToolError(gone)
+        return call.result()
+
+    def _forget(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # seen, even if whoever asked is gone
+
+
+def _declaration(name: str, listed: ListedTool) -> FunctionDeclaration:
+    """Raises ConfigError for what a model cannot be told."""
+    if not TOOL_NAME.fullmatch(name):
+        raise ConfigError("no model could call it by this name")
+    description = (listed.description or listed.title or listed.name).strip()
+    if len(description) > MAX_DESCRIPTION:
+        description = description[: MAX_DESCRIPTION - 1] + "…"
+    parameters = declarable(inlined(listed.input_schema, patterns=False))
+    return FunctionDeclaration(name, description, parameters)
+
+
+def _reason(life: asyncio.Task[None]) -> str:
+    """One line on what ended it, from the leaves of whatever group the SDK made of it."""
+    if life.cancelled() or (error := life.exception()) is None:
+        return "cancelled"
+    leaves = list(_leaves(error))
+    first = next((leaf for leaf in leaves if isinstance(leaf, AriGeminiError)), leaves[0])
+    if isinstance(first, TimeoutError):
+        return "it did not answer in time"
+    text = " ".join(str(first).split())[:300]
+    return text if isinstance(first, AriGeminiError) else f"{type(first).__name__}: {text}"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error

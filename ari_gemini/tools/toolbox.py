@@ -1,0 +1,293 @@
+"""One call's tools: checks what the model calls, runs it beside everything else, answers it or takes it back.
+
+::
+
+    asked ──▶ refused (unknown, not allowed, wrong arguments, too many) ────▶ answered with an error
+      └─────▶ running ──▶ done, failed, out of time ──▶ finished ──▶ answered, once a session takes the answer
+                 └──────▶ taken back: cancelled, and never answered
+
+The ledger of open calls belongs to the call and not to a session: what is running when a session drops goes
+on, and is answered on the one that resumes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from ari_gemini.errors import SessionError, ToolError
+from ari_gemini.realtime.events import FunctionCall
+from ari_gemini.realtime.functions import FunctionResult, Scheduling
+from ari_gemini.tools.base import CallControl, Tool, ToolContext
+from ari_gemini.tools.result import bounded
+from ari_gemini.tools.schema import ArgumentCheck
+from ari_gemini.tools.settings import ToolLimits
+
+UNKNOWN = "unknown"
+_MAX_NAME = 128
+"""Characters of a name that no tool has, in logs and answers; no tool's name is longer (Gemini API)."""
+
+log = structlog.get_logger(__name__)
+
+
+class Outcome(Enum):
+    """What became of one use of a tool."""
+
+    DONE = "done"
+    ERROR = "error"
+    """The tool itself said that it cannot."""
+    REFUSED = "refused"
+    """It was not run: unknown, not allowed, wrong arguments, or too many at once."""
+    TIMEOUT = "timeout"
+    DEFECT = "defect"
+    """It raised what no tool may raise; the log holds the traceback."""
+    CANCELLED = "cancelled"
+    """The model took it back, or the call ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """One use of a tool, for whoever watches calls. Holds neither arguments nor results."""
+
+    name: str
+    """Of a tool of this call, or UNKNOWN: what a model makes up must not become a label of a metric."""
+    outcome: Outcome
+    seconds: float
+
+
+class Answers(Protocol):
+    """Who takes the answers: a model's session."""
+
+    async def send_tool_results(self, results: Sequence[FunctionResult]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Use:
+    """An entry of the ledger."""
+
+    call: FunctionCall
+    tool: Tool
+    began: float
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    """The tool has been let loose."""
+
+
+class Toolbox:
+    """The tools of one call. Used from its event loop only; its tasks live in the call's TaskGroup.
+
+    ``on_use`` hears of each use that is over, ``on_busy`` whenever the first one begins and the last one ends
+    (answered or taken back). Neither may raise. An answer that is on its way when its call is taken back
+    crosses with that; when that way fails, it is not sent again.
+    """
+
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        control: CallControl,
+        limits: ToolLimits,
+        *,
+        tasks: asyncio.TaskGroup,
+        on_use: Callable[[ToolUse], None] | None = None,
+        on_busy: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self._checks: dict[str, ArgumentCheck] = {}
+        self._control = control
+        self._limits = limits
+        self._tasks = tasks
+        self._on_use = on_use or (lambda _: None)
+        self._on_busy = on_busy or (lambda _: None)
+        self._clock = asyncio.get_running_loop().time
+        self._open: list[_Use] = []
+        self._finished: list[FunctionResult] = []
+        self._leaving: list[FunctionResult] = []
+        self._answers: Answers | None = None
+        self._sending = False
+        self._busy = False
+
+    @property
+    def open(self) -> tuple[FunctionCall, ...]:
+        """The calls that the model still waits for, the oldest first."""
+        return tuple(use.call for use in self._open)
+
+    @property
+    def busy(self) -> bool:
+        """A tool works, or its answer has not gone out."""
+        return self._busy
+
+    def attach(self, answers: Answers | None) -> None:
+        """Answer on this session from now on, beginning with what has waited; None: keep the answers for now.
+
+        Only a session that resumes the one before knows the calls that were made on that.
+        """
+        self._answers = answers
+        self._send_soon()
+
+    def call(self, calls: Sequence[FunctionCall]) -> None:
+        """The model wants these made, side by side. Returns at once."""
+        for call in calls:
+            self._begin(call)
+
+    def take_back(self, ids: Sequence[str]) -> None:
+        """The model no longer wants these: they are cancelled and never answered."""
+        self._finished = [result for result in self._finished if result.id not in ids]
+        self._leaving = [result for result in self._leaving if result.id not in ids]
+        for use in [use for use in self._open if use.call.id in ids]:
+            self._over(use, Outcome.CANCELLED)
+            if use.task is not None:
+                use.task.cancel()
+        self._note_busy()
+
+    # One use.
+
+    def _begin(self, call: FunctionCall) -> None:
+        if call.id and self._is_open(call.id):
+            log.warning("tool.asked_twice", tool=call.name[:_MAX_NAME], id=call.id)
+            return
+        try:
+            tool = self._admit(call)
+        except ToolError as error:
+            self._refuse(call, str(error))
+            return
+        use = _Use(call, tool, self._clock())
+        self._open.append(use)
+        self._note_busy()
+        # names of arguments only: what the caller said stands in their values
+        self._log(use).info("tool.called", args=sorted(call.args))
+        use.task = self._tasks.create_task(self._work(use), name=f"{self._control.id} tool {call.name}")
+        # also when it is cancelled before its first step, in which nothing of it runs
+        use.task.add_done_callback(lambda _: self._over(use, Outcome.CANCELLED))
+
+    def _is_open(self, call_id: str) -> bool:
+        """The model waits for the answer to this call already."""
+        answers = (*self._finished, *self._leaving)
+        return call_id in {use.call.id for use in self._open} | {result.id for result in answers}
+
+    def _admit(self, call: FunctionCall) -> Tool:
+        """The tool for this call. Raises ToolError when it may not be run."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            name = call.name[:_MAX_NAME]
+            raise ToolError(f"there is no tool {name!r} for you; there are: {self._names()}")
+        if len(self._open) >= self._limits.max_open:
+            raise ToolError(f"{self._limits.max_open} tools are at work already: wait for their results")
+        try:
+            self._check(tool)(call.args)
+        except ToolError:
+            raise
+        except Exception as error:  # no arguments (infinity against multipleOf, say) may end the call
+            log.exception("tool.not_checked", tool=tool.name, id=call.id)
+            raise ToolError("the arguments cannot be checked") from error
+        return tool
+
+    def _refuse(self, call: FunctionCall, why: str) -> None:
+        known = call.name in self._tools
+        log.warning("tool.refused", tool=call.name[:_MAX_NAME], id=call.id, known=known)
+        self._on_use(ToolUse(call.name if known else UNKNOWN, Outcome.REFUSED, 0.0))
+        self._answer(FunctionResult(call.id, call.name, {"error": why}))
+
+    async def _work(self, use: _Use) -> None:
+        outcome, result = await self._run(use)
+        # A tool may end as if nothing had happened although it was cancelled: then nobody wants its result.
+        if use in self._open and not _cancelled():
+            self._answer(result)  # first, since the toolbox is busy until that has gone out
+            self._over(use, outcome)
+
+    async def _run(self, use: _Use) -> tuple[Outcome, FunctionResult]:
+        """The tool's outcome and the answer it makes. Raises nothing, except when it is cancelled."""
+        tool, call = use.tool, use.call
+        use.begun = True
+        limit = self._limits.time_limit if tool.time_limit is None else tool.time_limit
+        deadline = asyncio.timeout(limit)
+        try:
+            async with deadline:
+                value = await tool.run(call.args, ToolContext(self._control, self._log(use)))
+            return Outcome.DONE, self._result(call, {"result": value}, tool.scheduling)
+        except ToolError as error:
+            return Outcome.ERROR, self._result(call, {"error": str(error)})
+        except (Exception, asyncio.CancelledError) as error:  # anybody's code: it must not end the call
+            if isinstance(error, asyncio.CancelledError) and _cancelled():
+                raise
+            if isinstance(error, TimeoutError) and deadline.expired():
+                why = f"{call.name} took longer than {limit:g} s and was stopped"
+                return Outcome.TIMEOUT, self._result(call, {"error": why})
+            self._log(use).error("tool.defect", exc_info=error)
+            return Outcome.DEFECT, self._result(call, {"error": f"{call.name} failed"})
+
+    def _over(self, use: _Use, outcome: Outcome) -> None:
+        """Strike it off the ledger, once."""
+        if use not in self._open:
+            return
+        self._open.remove(use)
+        seconds = self._clock() - use.began
+        self._log(use).info("tool.over", outcome=outcome.value, ms=round(seconds * 1000))
+        if outcome is Outcome.CANCELLED and use.begun and not use.tool.undoable:
+            self._log(use).warning("tool.cannot_be_undone")
+        self._on_use(ToolUse(use.call.name, outcome, seconds))
+        self._note_busy()
+
+    def _check(self, tool: Tool) -> ArgumentCheck:
+        check = self._checks.get(tool.name)
+        if check is None:
+            check = self._checks[tool.name] = ArgumentCheck(tool.declaration.parameters)
+        return check
+
+    def _names(self) -> str:
+        return ", ".join(self._tools) or "none"
+
+    def _log(self, use: _Use) -> FilteringBoundLogger:
+        bound: FilteringBoundLogger = log.bind(tool=use.call.name, id=use.call.id)
+        return bound
+
+    # The answers.
+
+    def _result(
+        self, call: FunctionCall, response: Mapping[str, Any], scheduling: Scheduling | None = None
+    ) -> FunctionResult:
+        return FunctionResult(call.id, call.name, bounded(response, self._limits.result_limit), scheduling)
+
+    def _answer(self, result: FunctionResult) -> None:
+        self._finished.append(result)
+        self._note_busy()
+        self._send_soon()
+
+    def _send_soon(self) -> None:
+        if self._finished and self._answers is not None and not self._sending:
+            self._sending = True
+            self._tasks.create_task(self._send(), name=f"{self._control.id} tool results")
+
+    async def _send(self) -> None:
+        """Send what is finished, all of it in one message, until nothing is left or the session is gone."""
+        try:
+            while self._finished and (answers := self._answers) is not None:
+                self._leaving, self._finished = self._finished, []
+                try:
+                    await answers.send_tool_results(self._leaving)
+                except SessionError:
+                    # whoever listens to the session learns of its end; the answers wait for the next one
+                    self._finished = self._leaving + self._finished
+                    if self._answers is answers:
+                        self._answers = None
+                self._leaving = []
+        finally:
+            self._sending = False
+            self._note_busy()
+
+    def _note_busy(self) -> None:
+        busy = bool(self._open or self._finished or self._sending)
+        if busy != self._busy:
+            self._busy = busy
+            self._on_busy(busy)
+
+
+def _cancelled() -> bool:
+    """Somebody else wants the current task to end, and not just a timeout in it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

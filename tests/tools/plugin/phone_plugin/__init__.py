@@ -1,0 +1,1 @@
+"""Tools of a shop, for the telephone."""
