@@ -12,7 +12,7 @@ import secrets
 import sys
 import textwrap
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -50,9 +50,10 @@ AGENT = Agent(
         "You answer the phone of an online shop. You are open from nine to five, Monday to Friday. "
         "Orders are packed on the day they arrive and delivered by van on the next. Answer in one or two "
         "short sentences, except about delivery, which you explain at length. "
-        "The caller's number is {caller_number}."
+        "The caller's number is {caller_number}. When he says goodbye, say goodbye and hang up."
     ),
     greeting="Greet the caller and ask how you can help.",
+    tools=("hangup_call",),
 )
 
 LEGEND = """
@@ -63,6 +64,8 @@ LEGEND = """
 
 CALLER, DIALLED = "4711", "700"
 CONNECT_SECONDS = 10.0
+FAREWELL_SECONDS = 3.0
+"""How long the caller waits for the model to hang up before he does."""
 POLL_SECONDS = 0.05
 """How often the demo looks whether the caller is done: once in a few frames."""
 
@@ -144,11 +147,15 @@ async def demo(directory: Path, environ: Mapping[str, str], out: TextIO = sys.st
         screen.line(f"simulated Asterisk, simulated caller, {whose} Gemini ({gemini.model})")
         service = Service(_config(asterisk, gemini), observer=screen)
         report = await _play(service, asterisk, screen)
-    if screen.outcome is None or screen.outcome.cause is not Cause.CALLER_HANGUP:
+    if screen.outcome is None or screen.outcome.cause not in (Cause.CALLER_HANGUP, Cause.MODEL_HANGUP):
         _failure(out, screen.outcome, given)
         return False
-    _summary(out, screen, _record(report, directory), completed=report.completed)
-    return report.completed
+    # a model that hangs up does so before the caller is sure that its goodbye was all
+    completed = report.completed or (
+        screen.outcome.cause is Cause.MODEL_HANGUP and len(report.turns) == len(SCRIPT)
+    )
+    _summary(out, screen, _record(report, directory), completed=completed)
+    return completed
 
 
 def _given(environ: Mapping[str, str]) -> GeminiSettings | None:
@@ -205,6 +212,8 @@ async def _connected(service: Service) -> None:
 async def _until_done(call: SimulatedCall, voice: ScriptedVoice, screen: Screen) -> None:
     while not voice.done and not screen.over.is_set():  # noqa: ASYNC110  # the voice has no events
         await asyncio.sleep(POLL_SECONDS)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(screen.over.wait(), FAREWELL_SECONDS)
     if not screen.over.is_set():
         screen.line("the caller hangs up")
         call.hang_up()

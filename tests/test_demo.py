@@ -78,7 +78,7 @@ async def test_the_call_is_shown_as_it_happens(played: Played) -> None:
     assert told[1] == "4711 dials 700: Stasis(ari-gemini,default)"
     assert told[2] == "the model is ready: the service answers and bridges the call"
     assert told[3].split() == ["model:", *phrase("greeting").text.split()]
-    assert told[-2:] == ["the caller hangs up", "the call is over: caller_hangup"]
+    assert told[-2:] == ["the model uses hangup_call: done", "the call is over: model_hangup"]
     interrupted = next(at for at, line in enumerate(told) if line.startswith("the caller interrupts"))
     assert told[interrupted - 1].startswith("model:  Let me explain")
     assert told[interrupted + 1].split() == ["caller:", *phrase("interrupt").text.split()]

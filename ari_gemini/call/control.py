@@ -13,7 +13,7 @@ from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.call.conversation import Conversation
 from ari_gemini.call.leg import Consultation, Identity, Leg
 from ari_gemini.call.signal import first_of
-from ari_gemini.errors import AriConflict, AriError, AriNotFound, Cause, ToolError
+from ari_gemini.errors import AriConflict, AriError, AriNotFound, CallEnded, Cause, ToolError
 from ari_gemini.tools.base import CallControl
 from ari_gemini.tools.destination import Destination
 
@@ -216,9 +216,12 @@ class Control(CallControl):
 
     @contextmanager
     def _asterisk(self) -> Iterator[None]:
-        """Asterisk's refusals, in words that the model can pass on."""
+        """Asterisk's refusals, in words that the model can pass on. The end of the call is the call's."""
         try:
             yield
+        except CallEnded as ended:
+            self._end(ended.cause, ended.detail)
+            raise ToolError("the caller is no longer there") from ended
         except (AriNotFound, AriConflict) as error:
             self._log.info("call.control_refused", error=str(error))
             raise ToolError("the caller is no longer there") from error

@@ -138,7 +138,7 @@ class HttpClient:
         headers = _headers(hop, self._credentials(hop, addresses))
         session = aiohttp.ClientSession(
             connector=PinnedConnector(hop.url.host, addresses, self._tls, self._open_socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=aiohttp.DummyCookieJar(),  # not even parsed
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # fetch limits the whole
             trust_env=False,
             auto_decompress=False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -437,15 +438,29 @@ class Clock:
         self._now += timeout or 0.0
         return self._inner.select(None if timeout is None else 0)
 
+    @classmethod
+    @contextmanager
+    def rule(cls) -> Iterator[Clock]:
+        """Over the running loop, in this block."""
+        loop: Any = asyncio.get_running_loop()
+        inner, time = loop._selector, loop.time
+        clock = cls(inner)
+        loop._selector, loop.time = clock, clock.time
+        try:
+            yield clock
+        finally:
+            loop._selector, loop.time = inner, time
+
 
 @pytest.fixture
 async def clock() -> AsyncIterator[Clock]:
-    loop: Any = asyncio.get_running_loop()
-    inner, time = loop._selector, loop.time
-    clock = Clock(inner)
-    loop._selector, loop.time = clock, clock.time
-    yield clock
-    loop._selector, loop.time = inner, time
+    with Clock.rule() as clock:
+        yield clock
+
+
+@pytest.fixture(scope="session")
+def clock_type() -> type[Clock]:
+    return Clock
 
 
 @pytest.fixture(name="until", scope="session")

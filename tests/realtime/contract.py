@@ -1,7 +1,7 @@
 """What every provider's session must do: the promises of ``realtime.session.RealtimeSession``.
 
 A provider's test subclasses ``SessionContract`` and gives ``open``: a session against a simulated provider
-that answers a greeting with speech.
+that answers a greeting with speech, and what it is told next with a call of ``LOOK_UP``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,24 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from ari_gemini.errors import SessionError
-from ari_gemini.realtime.events import AudioDelta, Event, GenerationComplete, Transcript, TurnComplete
+from ari_gemini.realtime.events import (
+    AudioDelta,
+    Event,
+    GenerationComplete,
+    ToolCall,
+    Transcript,
+    TurnComplete,
+)
+from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
 from ari_gemini.realtime.session import RealtimeSession
+
+LOOK_UP = FunctionDeclaration(
+    "look_up",
+    "Looks an order up.",
+    {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]},
+)
+ARGS = {"order": 7}
+"""What the model calls it with."""
 
 
 async def events_until(session: RealtimeSession, kind: type[Event]) -> list[Event]:
@@ -40,7 +56,10 @@ class SessionContract:
     """To be subclassed as ``Test...`` with ``open``."""
 
     def open(self) -> AbstractAsyncContextManager[RealtimeSession]:
-        """A session, set up, against a provider that says something when greeted."""
+        """A session, set up with LOOK_UP, whose model says something when greeted.
+
+        Told anything then, it calls LOOK_UP twice in one message, and speaks once it has both answers.
+        """
         raise NotImplementedError
 
     @pytest.fixture
@@ -73,6 +92,34 @@ class SessionContract:
         await session.send_audio(frame)
         assert await events_until(session, TurnComplete)
 
+    async def test_function_calls_are_answered_by_their_ids(self, session: RealtimeSession) -> None:
+        await session.greet("Greet the caller.")
+        await events_until(session, TurnComplete)
+        await session.send_text("Where are my orders?")
+        events = await events_until(session, ToolCall)
+        calls = [call for event in events if isinstance(event, ToolCall) for call in event.calls]
+        assert [(call.name, call.args) for call in calls] == [("look_up", ARGS)] * 2
+        assert len({call.id for call in calls}) == 2
+        first, second = (FunctionResult(call.id, call.name, {"result": "sent"}) for call in calls)
+        await session.send_tool_results([second])
+        await session.send_tool_results([first])
+        assert await events_until(session, AudioDelta)
+
+    async def test_several_answers_may_go_together_and_some_be_errors(self, session: RealtimeSession) -> None:
+        await session.greet("Greet the caller.")
+        await events_until(session, TurnComplete)
+        await session.send_text("Where are my orders?")
+        events = await events_until(session, ToolCall)
+        calls = [call for event in events if isinstance(event, ToolCall) for call in event.calls]
+        responses = {"result": [1, None, "ä\ud800"]}, {"error": "no such order"}
+        await session.send_tool_results(
+            [
+                FunctionResult(call.id, call.name, response)
+                for call, response in zip(calls, responses, strict=True)
+            ]
+        )
+        assert await events_until(session, AudioDelta)
+
     async def test_cancelling_receive_loses_nothing(self, session: RealtimeSession) -> None:
         await session.greet("Greet the caller.")
         events: list[Event] = []
@@ -103,3 +150,5 @@ class SessionContract:
             await session.send_text("Hello.")
         with pytest.raises(SessionError):
             await session.greet("Hello.")
+        with pytest.raises(SessionError):
+            await session.send_tool_results([FunctionResult("1", LOOK_UP.name, {"result": "sent"})])

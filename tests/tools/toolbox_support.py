@@ -236,6 +236,22 @@ async def rigged(
     assert asyncio.all_tasks() <= before
 
 
+async def answered(
+    tool: Handy, limits: ToolLimits | None = None, **args: Any
+) -> tuple[Rig, Mapping[str, Any]]:
+    """One call, and its answer."""
+    inbox = Inbox()
+    async with rigged(tool, answers=inbox, limits=limits) as rig:
+        rig.call(**args)
+        await rig.idle()
+    assert rig.busy == [True, False]
+    return rig, inbox.answers["1"]
+
+
+async def raises(error: BaseException) -> Any:
+    raise error
+
+
 class Talk(Rig):
     """A toolbox and its model: a session of GeminiSession with the simulator. Sessions follow one another."""
 
