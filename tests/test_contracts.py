@@ -39,7 +39,7 @@ MODEL = {
     "tools.base": "from ari_gemini.realtime import events",
     **{
         f"tools.{name}": "from ari_gemini import errors"
-        for name in ("destination", "schema", "address", "url", "url_template")
+        for name in ("destination", "schema", "address", "url", "url_template", "http_answer", "result")
     },
     "tools.http_client": "import aiohttp\nfrom ari_gemini.tools import url",
     "call.agent": "from ari_gemini.realtime import session\nfrom ari_gemini.tools import destination",
