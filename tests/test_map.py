@@ -30,6 +30,7 @@ WITHOUT_MODULE = {
     "test_app_setup.py": "app.py: a caller who hangs up during the set-up",
     "test_app_faults.py": "app.py: Gemini and Asterisk fail",
     "test_app_media.py": "app.py: strange media peers",
+    "test_app_tools.py": "app.py: tools in a conversation",
     "test_app_process.py": "app.py: the service as a process",
     "call/test_call_tools.py": "call/call.py: keys and tools",
     "e2e": "the service on a real Asterisk",

@@ -537,6 +537,7 @@ async def test_the_report_tells_what_was_lost_and_nothing_that_was_not(rig) -> N
         stats, counters = rig.connection.stats, rig.call.downlink.buffer.counters
         stats.unknown_in, stats.dropped_out = 3, 2
         counters.underruns, counters.skipped_deadlines = 1, 0
+        rig.call._texts.dropped = 4
         rig.call.end(Cause.CALLER_HANGUP)
         await rig.done()
     (line,) = [line for line in logs if line["event"] == "call.ended"]
@@ -545,6 +546,7 @@ async def test_the_report_tells_what_was_lost_and_nothing_that_was_not(rig) -> N
     assert told == {
         "uplink_dropped": 0,
         "late_audio_ms": 0,
+        "texts_dropped": 4,
         "media_unknown": 3,
         "media_dropped_out": 2,
         "underruns": 1,

@@ -233,8 +233,14 @@ async def test_the_phone_speaks_from_the_beginning_and_loses_what_nobody_hears(s
     leg, _ = await dialled(service)
     voice = Counter(10)
     phone = Phone(voice)
-    phone.start(lambda: leg if voice.said > 4 else None)
-    phone.start(lambda: None)
+
+    def say(frame: bytes) -> bool:
+        if voice.said > 4:
+            leg.send_audio(frame)
+        return voice.said > 4
+
+    phone.start(say)
+    phone.start(lambda _: False)
     await voice.done.wait()
     phone.stop()
     heard = [struct.unpack_from("<h", (await service.message())[1])[0] for _ in range(5)]
@@ -264,7 +270,7 @@ async def test_the_phone_keeps_to_its_deadlines(monkeypatch: pytest.MonkeyPatch)
     clock = PaperClock(monkeypatch)
     voice = Counter(3)
     phone = Phone(voice)
-    phone.start(lambda: None)
+    phone.start(lambda _: True)
     await voice.done.wait()
     clock.now += 0.050
     while voice.said < 7:

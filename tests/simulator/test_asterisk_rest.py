@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ari_gemini.simulator.asterisk_docs import OPERATIONS
+from ari_gemini.simulator.asterisk_party import Party
 from ari_gemini.simulator.asterisk_rest import INTERNAL_ERROR, MODULES, Ask, Refused, Rest
-from ari_gemini.simulator.asterisk_state import SimChannel
+from ari_gemini.simulator.asterisk_state import Continuation, SimChannel
 from ari_gemini.simulator.asterisk_switch import Switch
 
 CALL_ID = "5ab32d72-dd59-4df7-aaea-4d145be1a835"
@@ -130,9 +131,12 @@ async def test_digits_keep_the_channel_busy(desk: Desk) -> None:
     await desk.ask("channels.sendDTMF", channelId="caller", dtmf="12", between="20", duration="30")
     await desk.ask("channels.sendDTMF", channelId="caller", dtmf="3", duration="0", between="0", after="50")
     assert caller.digits_heard == "123"
-    assert before + 0.15 <= caller.busy_until <= loop.time() + 0.15
+    lasts = 0.1 + 2 * (0.1 + 0.02) + 0.1 + 0.1 + 0.05
+    assert before + lasts <= caller.busy_until <= loop.time() + lasts
+    await desk.ask("channels.getChannelVar", channelId="caller", variable="CALLERID(num)")
+    assert loop.time() < caller.busy_until, "reading does not wait"
     await desk.ask("channels.answer", channelId="caller")
-    assert loop.time() >= before + 0.15
+    assert loop.time() >= before + lasts
     await desk.ask("channels.sendDTMF", channelId="caller", dtmf="1" * 1000)
     await desk.ask("channels.continueInDialplan", channelId="caller")
     waiting = asyncio.create_task(desk.ask("channels.answer", channelId="caller"))
@@ -141,6 +145,20 @@ async def test_digits_keep_the_channel_busy(desk: Desk) -> None:
     await desk.ask("channels.hangup", channelId="caller")
     with pytest.raises(Refused, match="404"):
         await waiting
+
+
+async def test_when_digits_sound(desk: Desk) -> None:
+    """As measured: 100 ms before the first, each its length (100 ms at least) and its gap, a w 500 ms."""
+    caller = desk.caller()
+    await desk.ask("channels.sendDTMF", channelId="caller", dtmf="1w2", duration="120", between="60")
+    assert caller.digits_heard == "12"
+    begin = caller.sounding[0][0]
+    spans = [(round(a - begin, 6), round(b - begin, 6)) for a, b in caller.sounding]
+    assert spans == [(0.0, 0.12), (0.68, 0.8)]
+    assert round(caller.busy_until - begin, 6) == 0.86
+    await desk.ask("channels.sendDTMF", channelId="caller", dtmf="3", duration="1", between="0")
+    assert round(caller.sounding[2][0] - begin, 6) == 0.96, "one request after another"
+    assert round(caller.sounding[2][1] - caller.sounding[2][0], 6) == 0.1
 
 
 @pytest.mark.parametrize(
@@ -165,6 +183,64 @@ async def test_external_media(desk: Desk) -> None:
     assert (channel.state, channel.stasis) == ("Up", "ari-gemini")
     named = await desk.media(channelId="")
     assert named["id"] in desk.switch.channels
+
+
+async def test_what_the_dialplan_has(desk: Desk) -> None:
+    desk.caller()
+    get = "channels.getChannelVar"
+    asked = {"channelId": "caller", "variable": "DIALPLAN_EXISTS(a,600,1)"}
+    assert await desk.ask(get, **asked) == {"value": "1"}
+    desk.switch.places = {"a,601,1"}
+    assert await desk.ask(get, **asked) == {"value": "0"}
+    desk.switch.places |= {"a,600,1"}
+    assert await desk.ask(get, **asked) == {"value": "1"}
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_who_goes_on_where_nothing_is_is_hung_up(desk: Desk, known: bool) -> None:
+    caller = desk.caller()
+    desk.switch.places = {"a,600,1"} if known else set()
+    where = {"context": "a", "extension": "600", "priority": "1"}
+    await desk.ask("channels.continueInDialplan", channelId="caller", **where)
+    assert caller.continued == Continuation("a", "600", 1)
+    assert ("caller" in desk.switch.channels) is known
+
+
+PARTY = {"endpoint": "PJSIP/1002", "app": "ari-gemini", "channelId": "party", "timeout": "5"}
+
+
+async def test_calling_somebody(desk: Desk) -> None:
+    desk.caller()
+    desk.rest.exchange.parties["PJSIP/1002"] = Party(answers=0.0)
+    answer = await desk.ask(
+        "channels.originate", **PARTY, originator="caller", callerId='"Ada L" <4711>', appArgs="a,b"
+    )
+    assert (answer["id"], answer["state"]) == ("party", "Down")
+    assert answer["caller"] == {"name": "Ada L", "number": "4711"}
+    party = await desk.rest.exchange.called()
+    assert party.state == "Ringing"
+    await party.answered.wait()
+    assert (party.stasis, party.app_data) == ("ari-gemini", "ari-gemini,a,b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"endpoint": "PJSIP/9999"}, (500, "Allocation failed")),
+        ({"originator": "nobody"}, (400, "Provided originator channel was not found")),
+        ({"channelId": "caller"}, (409, "Channel with given unique ID already exists")),
+        ({"otherChannelId": "caller"}, (409, "Channel with given unique ID already exists")),
+        ({"timeout": "long"}, (400, "timeout must be a number")),
+        ({"endpoint": ""}, (400, "endpoint can not be empty")),
+    ],
+)
+async def test_calls_that_cannot_be_made(
+    desk: Desk, changes: dict[str, str], refusal: tuple[int, str]
+) -> None:
+    desk.caller()
+    desk.rest.exchange.parties["PJSIP/1002"] = Party()
+    assert await desk.refused("channels.originate", **PARTY | changes) == refusal
+    assert list(desk.switch.channels) == ["caller"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.simulator.phrases import phrase
 from ari_gemini.simulator.scenario import Scenario, ScriptTurn, load_scenario
 from ari_gemini.telemetry.timeline import Turn
+from ari_gemini.tools.settings import ToolsSettings
+from ari_gemini.tools.toolbox import ToolUse
 from support.hurry import hurried
 
 LONG = 30.0
@@ -106,8 +108,10 @@ class World:
         audiosocket: Mapping[str, Any] | None = None,
         ari: Mapping[str, Any] | None = None,
         gemini: Mapping[str, Any] | None = None,
+        tools: Mapping[str, Any] | None = None,
         with_ari: bool = True,
         connect: bool = True,
+        hurry: bool = True,
     ) -> None:
         self.asterisk = SimulatedAsterisk()
         chosen = load_scenario(scenario) if isinstance(scenario, str) else scenario or quick()
@@ -117,10 +121,13 @@ class World:
         self.outcomes: list[CallEnded] = []
         self.turns: list[Turn] = []
         self.transcripts: list[tuple[Speaker, str]] = []
+        self.uses: list[ToolUse] = []
         self.logs: list[Any] = []
         self._agents = dict(agents or {"default": GREETING})
         self._sections = {"calls": calls or {}, "audiosocket": audiosocket or {}, "gemini": gemini or {}}
         self._ari = ari or {}
+        self._tools = tools or {}
+        self._hurry = hurry
         self._with_ari = with_ari
         self._connect = connect
         self._stack = AsyncExitStack()
@@ -136,6 +143,9 @@ class World:
 
     def turn(self, call: Call, turn: Turn) -> None:
         self.turns.append(turn)
+
+    def tool(self, call: Call, use: ToolUse) -> None:
+        self.uses.append(use)
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcomes.append(outcome)
@@ -176,7 +186,8 @@ class World:
         return self
 
     async def _begin(self) -> None:
-        self._stack.enter_context(hurried())
+        if self._hurry:
+            self._stack.enter_context(hurried())
         self.logs = self._stack.enter_context(capture_logs())
         await self._stack.enter_async_context(self.asterisk)
         await self._stack.enter_async_context(self.gemini)
@@ -234,6 +245,7 @@ class World:
             gemini=GeminiSettings(**key | dict(given["gemini"])),
             calls=CallSettings(**given["calls"]),
             agents=self._agents,
+            tools=ToolsSettings(**self._tools),
         )
 
     # Calls.
