@@ -143,7 +143,7 @@ async def test_the_model_hangs_up_when_the_farewell_was_heard(way: str, with_ari
     audiosocket = {} if with_ari else {"verify": "none"}
     world = World(quick(goodbye), agents=agent("hangup_call"), with_ari=with_ari, audiosocket=audiosocket)
     async with world:
-        call, session = await conversation(world, way)
+        call, _ = await conversation(world, way)
         voice_of(call).say(phrase("say_goodbye").pcm)
         assert (await world.over()).cause is Cause.MODEL_HANGUP
         assert spoken("goodbye") in voice_of(call).heard

@@ -141,6 +141,7 @@ def test_the_locks_answer_pyproject(python: str) -> None:
     assert (
         unmet([*PROJECT["dependencies"], *extras["test"], *extras["lint"], *build], "test.lock", python) == []
     )
+    assert unmet([*PROJECT["dependencies"], *extras["mcp"]], "mcp.lock", python) == []
     assert unmet(build, "build.lock", python) == []
 
 
@@ -151,7 +152,7 @@ def test_a_requirement_without_a_pin_is_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock"])
+@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock"])
 def test_the_smaller_locks_are_cut_from_the_largest(lock: str) -> None:
     def versions(name: str) -> dict[str, set[str]]:
         return {package: {str(pin.specifier) for pin in found} for package, found in pins(name).items()}
@@ -162,7 +163,7 @@ def test_the_smaller_locks_are_cut_from_the_largest(lock: str) -> None:
     } == {}
 
 
-@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "test.lock"])
+@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock", "test.lock"])
 def test_locks_are_exact_hashed_and_name_no_place(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text()
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -37,6 +37,9 @@ _READ_TIMEOUT = 300.0
 """Seconds of silence on an HTTP stream (mcp.shared._httpx_utils)."""
 _FAREWELL = 2.0
 """Seconds that ending an HTTP session may take."""
+
+_Streams = tuple[Any, Any]
+"""What a transport of the SDK gives: messages in, messages out. The types for it are private."""
 
 
 class ServerLost(AriGeminiError):
@@ -175,31 +178,49 @@ async def connect(settings: McpSettings, environ: Mapping[str, str]) -> AsyncIte
 
     Raises ServerLost or, from the SDK, what went wrong, perhaps in an ExceptionGroup; ConfigError without the
     value of ``header``. Cancelling closes everything.
+
+    No AsyncExitStack here or around it: the contexts of the SDK's exceptions can form a circle, which that
+    follows for ever (contextlib, _fix_exception_context).
     """
     connection = Connection()
-    async with AsyncExitStack() as stack:
-        stack.callback(connection.close)
-        if settings.command is not None:
-            env = settings.environment(environ)
-            started = child(settings.command, env, settings.cwd, connection.lose)
-            connection.child = await stack.enter_async_context(started)
-            read, write = connection.child.streams
-            session = _Session(read, write, message_handler=connection.on_message, client_info=_client())
-        else:
-            client = await stack.enter_async_context(_http_client(settings, connection))
-            transport = streamable_http_client(
-                settings.url or "", http_client=client, max_sse_event_size=MAX_MESSAGE
-            )
-            streams = await stack.enter_async_context(transport)
-            session = _Session(*streams, message_handler=connection.on_message, client_info=_client())
-        connection.session = await stack.enter_async_context(session)
+    streams = _over_http(settings, connection) if settings.url else _over_stdio(settings, environ, connection)
+    async with (
+        streams as (read, write),
+        _Session(
+            read, write, message_handler=connection.on_message, client_info=_client()
+        ) as connection.session,
+    ):
         try:
             await connection.greet()
         except (MCPError, RuntimeError, ValidationError) as error:
             raise ServerLost(await _why(connection, error)) from error
         watcher = asyncio.create_task(connection.watch())
-        stack.push_async_callback(_stop, watcher)
-        yield connection
+        try:
+            yield connection
+        finally:
+            connection.close()
+            watcher.cancel()
+            await asyncio.wait({watcher})
+
+
+@asynccontextmanager
+async def _over_stdio(
+    settings: McpSettings, environ: Mapping[str, str], connection: Connection
+) -> AsyncIterator[_Streams]:
+    env = settings.environment(environ)
+    async with child(settings.command or (), env, settings.cwd, connection.lose) as connection.child:
+        yield connection.child.streams
+
+
+@asynccontextmanager
+async def _over_http(settings: McpSettings, connection: Connection) -> AsyncIterator[_Streams]:
+    async with (
+        _http_client(settings, connection) as client,
+        streamable_http_client(
+            settings.url or "", http_client=client, max_sse_event_size=MAX_MESSAGE
+        ) as streams,
+    ):
+        yield streams
 
 
 async def _why(connection: Connection, error: Exception) -> str:
@@ -208,11 +229,6 @@ async def _why(connection: Connection, error: Exception) -> str:
     if connection.http_status is not None:
         return f"HTTP status {connection.http_status}"
     return "it does not speak MCP" if isinstance(error, ValidationError) else str(error)[:200]
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
 
 
 def _client() -> types.Implementation:

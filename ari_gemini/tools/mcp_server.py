@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -122,23 +122,28 @@ class McpServer:
         # only who has such a server needs the package
         from ari_gemini.tools.mcp_connection import ServerLost, connect  # noqa: PLC0415
 
-        async with AsyncExitStack() as stack:
-            async with asyncio.timeout(self.settings.connect_timeout):
-                connection = await stack.enter_async_context(connect(self.settings, self._environ))
+        async with asyncio.timeout(self.settings.connect_timeout) as limit:
+            async with connect(self.settings, self._environ) as connection:
                 self._take(await connection.list_tools())
-            self._go_up(connection)
-            stack.callback(self._go_down)
-            while True:
+                limit.reschedule(None)
+                self._go_up(connection)
                 try:
-                    async with asyncio.timeout(self.settings.refresh):
-                        await connection.wake.wait()
-                except TimeoutError:
-                    pass
-                if connection.lost is not None:
-                    raise ServerLost(connection.lost)
-                connection.wake.clear()
-                async with asyncio.timeout(self.settings.connect_timeout):
-                    self._take(await connection.list_tools())
+                    await self._stay(connection)
+                finally:
+                    self._connection = None
+                raise ServerLost(connection.lost)
+
+    async def _stay(self, connection: Connection) -> None:
+        """Keep the list of tools until the connection is lost. Raises what the listing raises."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.refresh):
+                    await connection.wake.wait()
+            if connection.lost is not None:
+                return
+            connection.wake.clear()
+            async with asyncio.timeout(self.settings.connect_timeout):
+                self._take(await connection.list_tools())
 
     async def _end(self, life: asyncio.Task[None]) -> None:
         """End it however often it must be told, and the uses of tools that went over it."""
@@ -160,9 +165,6 @@ class McpServer:
         self.trouble = None
         self._connection = connection
         self._ready.set()
-
-    def _go_down(self) -> None:
-        self._connection = None
 
     def _say_trouble(self, reason: str) -> None:
         if self.trouble is None:
