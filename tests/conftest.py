@@ -6,8 +6,18 @@ With ``ARI_GEMINI_REQUIRE_ASTERISK=1`` a run is green only if every test on a re
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A test that ran a command has set up logging for the whole process and would filter the next one's lines."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 class AsteriskGuard:

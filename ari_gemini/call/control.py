@@ -36,8 +36,8 @@ CALLED_OFF = (
     "time."
 )
 PARTY_LEFT = (
-    "The other party hung up before the caller was connected. From now on the caller hears you again: tell "
-    "him."
+    "The caller was not connected: the other party is no longer there. From now on the caller hears you "
+    "again: tell him."
 )
 
 

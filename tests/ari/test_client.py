@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,13 +24,14 @@ from ari_gemini.ari.events import (
     ChannelDtmfReceived,
     ChannelHangupRequest,
     ChannelStateChange,
+    Dial,
     Event,
     StasisEnd,
     StasisStart,
 )
 from ari_gemini.ari.settings import AriSettings
-from ari_gemini.errors import AriDenied, AriRejected, AriTimeout, AriUnavailable, ConfigError
-from ari_gemini.simulator.asterisk import Refused, SimulatedAsterisk
+from ari_gemini.errors import AriConflict, AriDenied, AriRejected, AriTimeout, AriUnavailable, ConfigError
+from ari_gemini.simulator.asterisk import Party, Refused, SimulatedAsterisk
 
 Lines = list[MutableMapping[str, Any]]
 SettingsFor = Callable[..., AriSettings]
@@ -441,6 +443,49 @@ async def test_external_media_with_nobody_there(asterisk: SimulatedAsterisk, ear
         await ear.client.external_media("m", "ari-gemini", "127.0.0.1:1", uuid4())
     assert caught.value.status == 500
     assert asterisk.channels == {}
+
+
+@pytest.mark.parametrize("local", [False, True])
+async def test_originate(asterisk: SimulatedAsterisk, ear: Any, local: bool) -> None:
+    endpoint = "Local/1002@in/n" if local else "PJSIP/1002"
+    asterisk.parties[endpoint] = Party(answers=0.0)
+    caller = await asterisk.call()
+    made = await ear.client.originate(
+        endpoint,
+        channel_id="party",
+        app="ari-gemini",
+        timeout=4.2,
+        other_channel_id="far" if local else None,
+        caller_id='"Ada" <4711>',
+        originator=caller.id,
+    )
+    assert (made.id, made.state) == ("party", "Down")
+    assert (await ear.event(StasisStart, "party")).channel.state == "Up"
+    dials = [event.status for event in ear.events if isinstance(event, Dial)]
+    assert dials == ["", "RINGING", "ANSWER"]
+    assert asterisk.requests[-1].params == {
+        "endpoint": endpoint,
+        "channelId": "party",
+        "app": "ari-gemini",
+        "timeout": "5",
+        "callerId": '"Ada" <4711>',
+        "originator": caller.id,
+        **({"otherChannelId": "far"} if local else {}),
+    }
+    await Channel(ear.client, "party").hangup()
+    assert set(asterisk.channels) == {caller.id}
+
+
+async def test_who_cannot_be_called(asterisk: SimulatedAsterisk, ear: Any) -> None:
+    asterisk.parties["PJSIP/1002"] = Party()
+    ask = partial(ear.client.originate, app="ari-gemini", channel_id="party", timeout=5)
+    for refused, status in ((ask("PJSIP/9"), 500), (ask("PJSIP/1002", originator="nobody"), 400)):
+        with pytest.raises(AriRejected) as caught:
+            await refused
+        assert caught.value.status == status
+    caller = await asterisk.call()
+    with pytest.raises(AriConflict):
+        await ear.client.originate("PJSIP/1002", app="ari-gemini", channel_id=caller.id, timeout=5)
 
 
 async def test_what_asterisk_refuses_is_told_in_its_words(asterisk: SimulatedAsterisk, ear: Any) -> None:

@@ -16,6 +16,7 @@ from ari_gemini.ari.events import (
     ChannelHangupRequest,
     ChannelInfo,
     ChannelStateChange,
+    Dial,
     EventParser,
     StasisEnd,
     StasisStart,
@@ -79,6 +80,8 @@ EVENTS = [
     (event("ChannelDtmfReceived", digit="#", duration_ms=100), ChannelDtmfReceived(INFO, "#", 100)),
     (event("ChannelDtmfReceived", digit="a", duration_ms=-1), ChannelDtmfReceived(INFO, "A", 0)),
     (event("ChannelStateChange"), ChannelStateChange(INFO)),
+    ({"type": "Dial", "dialstatus": "BUSY", "peer": CHANNEL, "caller": {"id": "x"}}, Dial(INFO, "BUSY")),
+    ({"type": "Dial", "dialstatus": "", "peer": CHANNEL}, Dial(INFO)),
     ({"type": "ApplicationReplaced", "application": "ari-gemini"}, ApplicationReplaced("ari-gemini")),
 ]
 
@@ -90,7 +93,7 @@ def test_events_are_understood(raw: dict[str, Any], expected: events.Event) -> N
     assert (parser.unknown, parser.malformed) == (0, 0)
 
 
-@pytest.mark.parametrize("kind", ["ChannelVarset", "Dial", "BridgeDestroyed", "SomethingNew"])
+@pytest.mark.parametrize("kind", ["ChannelVarset", "BridgeDestroyed", "SomethingNew"])
 def test_events_no_call_needs_are_counted(kind: str) -> None:
     parser = EventParser()
     assert parser.parse(event(kind)) is None
@@ -110,6 +113,7 @@ def test_events_no_call_needs_are_counted(kind: str) -> None:
         {"type": "StasisStart", "channel": {}},
         {"type": "StasisStart", "channel": {"id": ""}},
         {"type": "StasisEnd", "channel": "1795362191.1"},
+        {"type": "Dial", "dialstatus": "BUSY", "channel": CHANNEL},
         event("ChannelDtmfReceived"),
         event("ChannelDtmfReceived", digit="12"),
         event("ChannelDtmfReceived", digit="E"),

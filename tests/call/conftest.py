@@ -506,14 +506,14 @@ def channel(channel_id: str, app: str = "Stasis", data: str = "ari-gemini,sales"
     }
 
 
-def bridge(bridge_id: str) -> dict:
+def bridge(bridge_id: str, *channels: str) -> dict:
     """A bridge as ARI describes it."""
     return {
         "id": bridge_id,
         "name": "",
         "bridge_type": "mixing",
         "technology": "simple_bridge",
-        "channels": [],
+        "channels": list(channels),
     }
 
 
@@ -524,6 +524,8 @@ class Ari(AriClient):
         super().__init__(AriSettings(username="gemini"))
         self.asked: list[str] = []
         self.params: dict[str, dict] = {}
+        """Of the last request of each operation."""
+        self.requests: list[tuple[str, dict]] = []
         self.answers: dict[str, list] = {}
         """What an operation answers, one after the other; the last answer repeats. Errors are raised."""
         self.held: dict[str, asyncio.Event] = {}
@@ -536,6 +538,7 @@ class Ari(AriClient):
     async def request(self, resource: str, nickname: str, **params):
         self.asked.append(nickname)
         self.params[nickname] = params
+        self.requests.append((nickname, params))
         self._news.set()
         if nickname in self.held:
             await self.held[nickname].wait()
@@ -549,15 +552,23 @@ class Ari(AriClient):
         return answer
 
     def _usual(self, resource: str, nickname: str, params: dict):
-        if nickname in ("externalMedia", "get") and resource == "channels":
+        if nickname in ("externalMedia", "originate", "get") and resource == "channels":
             return channel(params["channelId"])
         if nickname == "createWithId":
             return bridge(params["bridgeId"])
         return [] if nickname == "list" else None
 
-    async def until(self, nickname: str) -> None:
+    def about(self, nickname: str) -> list[str]:
+        """Which channels or bridges that operation was asked of, one after the other."""
+        return [
+            params.get("channelId") or params.get("bridgeId", "")
+            for name, params in self.requests
+            if name == nickname
+        ]
+
+    async def until(self, nickname: str, count: int = 1) -> None:
         async with asyncio.timeout(LONG):
-            while nickname not in self.asked:
+            while self.asked.count(nickname) < count:
                 self._news.clear()
                 await self._news.wait()
 

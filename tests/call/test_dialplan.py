@@ -11,7 +11,8 @@ from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call import dialplan
 from ari_gemini.call.dialplan import AGENT_VARIABLE, DialplanLeg
 from ari_gemini.call.leg import Identity
-from ari_gemini.errors import AriNotFound, AriTimeout, AriUnavailable, CallEnded, Cause
+from ari_gemini.errors import AriNotFound, AriTimeout, AriUnavailable, CallEnded, Cause, ToolError
+from ari_gemini.tools.destination import Destination
 
 UUID_TEXT = "00112233-4455-6677-8899-aabbccddeeff"
 NO_VARIABLE = AriNotFound("404 Provided variable was not found", 404)
@@ -121,6 +122,41 @@ async def test_cancelling_leaves_nothing(ari, media, mine, held: str) -> None:
     await leg.release(CallEnded(Cause.SHUTDOWN))
     assert media.farewell == "hangup"
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+PLACE = Destination(context="in", extension="1002")
+
+
+async def test_what_the_dialplan_keeps_for_itself(ari, media) -> None:
+    leg = DialplanLeg(media, ari, verify=True)
+    assert await leg.send_digits("123") is False
+    assert await leg.place_exists(PLACE) is True
+    for ask in (leg.go_on_at, leg.consult):
+        with pytest.raises(ToolError, match="the dialplan keeps control of it"):
+            ask(PLACE)
+    assert ari.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "farewell"),
+    [(None, "close"), (AriNotFound("404", 404), "close"), (AriTimeout("slow"), "hangup")],
+)
+async def test_the_model_hangs_up_through_ari(ari, media, mine, answer, farewell: str) -> None:
+    ari.answers["list"] = [[mine]]
+    leg = DialplanLeg(media, ari, verify=True)
+    await leg.identify()
+    ari.answers["hangup"] = [answer]
+    await leg.release(CallEnded(Cause.MODEL_HANGUP))
+    assert ari.about("hangup") == ["c1"]
+    assert media.farewell == farewell
+
+
+async def test_the_model_hangs_up_on_a_channel_that_was_not_found(ari, media) -> None:
+    leg = DialplanLeg(media, ari, verify=False)
+    await leg.identify()
+    await leg.release(CallEnded(Cause.MODEL_HANGUP))
+    assert "hangup" not in ari.asked
+    assert media.farewell == "hangup"
 
 
 @pytest.mark.parametrize("cause", Cause)

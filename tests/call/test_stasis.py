@@ -1,9 +1,8 @@
-"""Way A: the order of the requests, and that nothing is left in Asterisk however a call ends."""
+"""Way A: events become calls, and after an outage nobody is forgotten, answered twice, or left alone."""
 
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
 
 import pytest
 import structlog
@@ -12,380 +11,23 @@ from ari_gemini.ari.events import (
     ChannelDestroyed,
     ChannelDtmfReceived,
     ChannelInfo,
+    ChannelStateChange,
+    Dial,
     StasisEnd,
     StasisStart,
-    parse_channel,
 )
-from ari_gemini.audiosocket.connection import EndReason, MediaEnd
-from ari_gemini.call import stasis
-from ari_gemini.call.leg import Identity
+from ari_gemini.call import cleanup, stasis
+from ari_gemini.call.names import bridge_of, media_of, party_of
 from ari_gemini.call.registry import Registry
-from ari_gemini.call.stasis import StasisLeg, StasisWay
-from ari_gemini.errors import (
-    AriConflict,
-    AriError,
-    AriNotFound,
-    AriRejected,
-    AriTimeout,
-    AriUnavailable,
-    CallEnded,
-    Cause,
-)
-
-CALLER = "1700000000.1"
-MEDIA = f"ari-gemini-media-{CALLER}"
-BRIDGE = f"ari-gemini-bridge-{CALLER}"
-SENT_ON = ["setChannelVar", "continueInDialplan"]
-UNMADE = ["destroy", "hangup"]
+from ari_gemini.call.stasis import StasisWay
+from ari_gemini.call.stasis_leg import StasisLeg
+from ari_gemini.errors import AriError, AriNotFound, AriTimeout, AriUnavailable, CallEnded, Cause, ToolError
+from ari_gemini.tools.destination import Destination
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stasis, "CLEANUP_DELAYS", (0.0, 0.0))
-
-
-class Scene:
-    """A leg whose Asterisk dials as soon as it is asked to, and lets the media in unless the test says no."""
-
-    def __init__(self, ari, make_connection, caller: ChannelInfo, *, at_once: bool = False) -> None:
-        self.ari = ari
-        self.registry = Registry(5)
-        self.make_connection = make_connection
-        self.connections: list = []
-        self.media_enters = True
-        self.leg = StasisLeg(
-            ari, self.registry, caller, agent="sales", answer_at_once=at_once, media_address="10.0.0.1:9092"
-        )
-        ari.on["externalMedia"] = self.dial
-
-    def dial(self) -> None:
-        connection = self.make_connection(uuid=UUID(self.ari.params["externalMedia"]["data"]))
-        self.connections.append(connection)
-        self.delivered = self.registry.deliver(connection)
-        if self.media_enters:
-            self.leg.media_entered()
-
-    async def live(self) -> None:
-        await self.leg.identify()
-        await self.leg.open_media()
-        await self.leg.settle_media()
-        await self.leg.join()
-
-    async def release(self, cause: Cause = Cause.MODEL_LOST) -> list[str]:
-        """Release the leg; return the requests that took, in alphabetical order."""
-        before = len(self.ari.asked)
-        await self.leg.release(CallEnded(cause))
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert self.registry._expected == {}
-        assert all(connection.end is not None for connection in self.connections)
-        return sorted(self.ari.asked[before:])
-
-
-@pytest.fixture
-def caller(ari_channel) -> ChannelInfo:
-    return parse_channel(ari_channel(CALLER))
-
-
-@pytest.fixture
-def scene(ari, make_connection, caller) -> Scene:
-    return Scene(ari, make_connection, caller)
-
-
-@pytest.fixture
-def scene_at_once(ari, make_connection, caller) -> Scene:
-    return Scene(ari, make_connection, caller, at_once=True)
-
-
-# The leg.
-
-
-async def test_who_calls(scene: Scene) -> None:
-    assert await scene.leg.identify() == Identity("sales", "0301234", "Ada", "100")
-    assert scene.ari.asked == []
-
-
-async def test_when_ready_the_caller_hears_ringing_until_he_is_joined(scene: Scene) -> None:
-    connection = await scene.leg.open_media()
-    assert scene.ari.asked == ["ring", "createWithId", "externalMedia"]
-    assert [connection] == scene.connections
-    await scene.leg.settle_media()
-    assert len(scene.ari.asked) == 3
-    await scene.leg.join()
-    assert scene.ari.asked[3:] == ["answer", "addChannel"]
-
-
-async def test_immediately_he_is_answered_first_and_bridged_with_silence(scene_at_once: Scene) -> None:
-    await scene_at_once.leg.open_media()
-    await scene_at_once.leg.settle_media()
-    assert scene_at_once.ari.asked == ["answer", "createWithId", "externalMedia", "addChannel"]
-    await scene_at_once.leg.join()
-    assert len(scene_at_once.ari.asked) == 4
-
-
-async def test_ids_are_made_from_the_callers_and_the_uuid_is_nobodys_guess(scene: Scene) -> None:
-    await scene.live()
-    params = scene.ari.params
-    assert params["ring"] == params["answer"] == {"channelId": CALLER}
-    assert params["createWithId"] == {"bridgeId": BRIDGE, "type": "mixing", "name": CALLER}
-    assert params["addChannel"] == {"bridgeId": BRIDGE, "channel": f"{CALLER},{MEDIA}"}
-    media = params["externalMedia"]
-    assert UUID(media.pop("data")).version == 4
-    assert media == {
-        "channelId": MEDIA,
-        "app": "ari-gemini",
-        "external_host": "10.0.0.1:9092",
-        "encapsulation": "audiosocket",
-        "transport": "tcp",
-        "connection_type": "client",
-        "format": "slin",
-    }
-
-
-async def test_the_uuid_is_expected_before_asterisk_is_asked_to_dial(scene: Scene) -> None:
-    await scene.leg.open_media()
-    assert scene.delivered is True
-
-
-async def test_both_are_bridged_only_when_the_media_is_in(scene_at_once: Scene) -> None:
-    scene_at_once.media_enters = False
-    await scene_at_once.leg.open_media()
-    settling = asyncio.create_task(scene_at_once.leg.settle_media())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert "addChannel" not in scene_at_once.ari.asked
-    scene_at_once.leg.media_entered()
-    await settling
-    assert scene_at_once.ari.asked[-1] == "addChannel"
-
-
-async def test_variables(scene: Scene) -> None:
-    scene.ari.answers["getChannelVar"] = [{"value": "42"}]
-    assert await scene.leg.variables(("ORDER",)) == {"ORDER": "42"}
-    assert scene.ari.params["getChannelVar"] == {"channelId": CALLER, "variable": "ORDER"}
-
-
-async def test_the_caller_goes_on_and_everything_is_destroyed(scene: Scene) -> None:
-    await scene.live()
-    assert await scene.release(Cause.MODEL_LOST) == sorted(SENT_ON + UNMADE)
-    asked = scene.ari.asked
-    assert asked.index("setChannelVar") < asked.index("continueInDialplan")
-    params = scene.ari.params
-    assert params["setChannelVar"] == {
-        "channelId": CALLER,
-        "variable": "ARI_GEMINI_CAUSE",
-        "value": "model_lost",
-    }
-    assert params["continueInDialplan"]["channelId"] == CALLER
-    assert params["hangup"]["channelId"] == MEDIA
-    assert params["destroy"] == {"bridgeId": BRIDGE}
-
-
-async def test_a_caller_who_left_is_sent_nowhere(scene: Scene) -> None:
-    await scene.live()
-    scene.leg.caller_left()
-    assert await scene.release(Cause.CALLER_HANGUP) == UNMADE
-
-
-async def test_a_caller_who_only_seems_to_have_left_is_sent_on(scene: Scene) -> None:
-    """A 404 of some request says that he is gone, but if that were a mistake he would wait for ever."""
-    await scene.live()
-    assert await scene.release(Cause.CALLER_HANGUP) == sorted(SENT_ON + UNMADE)
-
-
-@pytest.mark.parametrize(
-    "gone", [AriNotFound("404 Channel not found", 404), AriConflict("not in Stasis", 409)]
-)
-@pytest.mark.parametrize("request_", SENT_ON)
-async def test_a_caller_who_is_gone_already_is_no_trouble(
-    scene: Scene, request_: str, gone: AriError
-) -> None:
-    await scene.live()
-    scene.ari.answers[request_] = [gone]
-    for name in UNMADE:
-        scene.ari.answers[name] = [AriNotFound("404", 404)]
-    with structlog.testing.capture_logs() as logs:
-        await scene.release()
-    assert logs == []
-
-
-async def test_nothing_made_nothing_destroyed(scene: Scene) -> None:
-    assert await scene.release(Cause.OVERLOADED) == sorted(SENT_ON)
-
-
-async def test_a_leg_whose_caller_left_before_it_began(scene: Scene) -> None:
-    scene.leg.caller_left()
-    for step in (scene.leg.identify(), scene.leg.open_media()):
-        with pytest.raises(CallEnded) as ended:
-            await step
-        assert ended.value.cause is Cause.CALLER_HANGUP
-    assert scene.ari.asked == []
-    assert await scene.release(Cause.CALLER_HANGUP) == []
-
-
-STEPS = ["ring", "createWithId", "externalMedia", "answer", "addChannel"]
-
-
-@pytest.mark.parametrize(
-    ("step", "at_once"),
-    [(step, False) for step in STEPS] + [(step, True) for step in STEPS if step != "ring"],
-)
-async def test_cancelled_at_any_request_nothing_is_left(
-    ari, make_connection, caller, step: str, at_once: bool
-) -> None:
-    scene = Scene(ari, make_connection, caller, at_once=at_once)
-    ari.held[step] = gate = asyncio.Event()
-    living = asyncio.create_task(scene.live())
-    await ari.until(step)
-    living.cancel()
-    releasing = asyncio.create_task(scene.leg.release(CallEnded(Cause.MODEL_REFUSED)))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert living.cancelled()
-    made = [name for name in ("createWithId", "externalMedia") if name in ari.asked]
-    if step in made:
-        assert not releasing.done(), "what makes something is heard out"
-        assert not set(UNMADE) & set(ari.asked)
-    gate.set()
-    await releasing
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert set(SENT_ON) <= set(ari.asked)
-    for name in UNMADE:
-        assert (name in ari.asked) == bool(made)
-        if made:
-            assert ari.asked.index(name) > max(ari.asked.index(one) for one in made)
-    assert all(connection.end is not None for connection in scene.connections)
-    assert scene.registry._expected == {}
-
-
-async def test_media_that_comes_after_the_call_is_over_is_refused(scene: Scene) -> None:
-    scene.ari.held["externalMedia"] = gate = asyncio.Event()
-    living = asyncio.create_task(scene.leg.open_media())
-    await scene.ari.until("externalMedia")
-    living.cancel()
-    releasing = asyncio.create_task(scene.leg.release(CallEnded(Cause.CALLER_HANGUP)))
-    await asyncio.sleep(0)
-    gate.set()
-    await releasing
-    assert scene.delivered is True, "nobody else may take it for a call"
-    assert [connection.farewell for connection in scene.connections] == ["refuse"]
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("error", [AriRejected("500", 500), AriTimeout("slow"), AriUnavailable("gone")])
-async def test_a_request_that_fails_leaves_nothing(scene: Scene, step: str, error: AriError) -> None:
-    scene.ari.answers[step] = [error]
-    with pytest.raises(type(error)):
-        await scene.live()
-    asked = await scene.release(Cause.ARI_FAILED)
-    assert set(SENT_ON) <= set(asked)
-    assert (set(UNMADE) <= set(asked)) == (step != "ring")
-
-
-async def test_media_that_never_comes_is_not_expected_for_ever(scene: Scene) -> None:
-    scene.ari.on.clear()
-    scene.ari.answers["externalMedia"] = [AriRejected("nobody listens there", 500)]
-    with pytest.raises(AriRejected):
-        await scene.live()
-    assert scene.connections == []
-    await scene.release(Cause.ARI_FAILED)  # looks for it
-
-
-async def test_media_that_comes_after_its_request_timed_out_is_refused(scene: Scene) -> None:
-    scene.ari.on.clear()
-    scene.ari.answers["externalMedia"] = [AriTimeout("slow")]
-    with pytest.raises(AriTimeout):
-        await scene.live()
-    scene.ari.on["hangup"] = lambda: scene.connections or scene.dial()
-    await scene.release(Cause.ARI_FAILED)
-    assert scene.delivered is True, "nobody else may take it for a call"
-    assert [connection.farewell for connection in scene.connections] == ["refuse"]
-
-
-@pytest.mark.parametrize("step", ["createWithId", "externalMedia"])
-async def test_what_was_asked_for_without_an_answer_is_looked_for_again(scene: Scene, step: str) -> None:
-    """Asterisk may make it only when it has come to itself."""
-    scene.ari.answers[step] = [AriTimeout("slow")]
-    with pytest.raises(AriTimeout):
-        await scene.live()
-    asked = await scene.release(Cause.ARI_FAILED)
-    assert [asked.count(name) for name in UNMADE] == [3, 3]
-
-
-@pytest.mark.parametrize("step", ["createWithId", "externalMedia"])
-@pytest.mark.parametrize("error", [AriConflict("in use", 409), AriNotFound("no", 404)])
-async def test_what_is_in_the_way_of_ours_is_not_a_caller_who_left(
-    scene: Scene, step: str, error: AriError
-) -> None:
-    scene.ari.answers[step] = [error]
-    with pytest.raises(AriRejected) as refused:
-        await scene.live()
-    assert refused.value.status == error.status
-
-
-async def test_a_caller_who_leaves_just_before_he_is_bridged(scene: Scene) -> None:
-    scene.ari.answers["addChannel"] = [AriRejected("Channel not found", 400)]
-    scene.ari.answers["get"] = [AriNotFound("404 Channel not found", 404)]
-    with pytest.raises(AriNotFound):
-        await scene.live()
-
-
-async def test_a_bridge_that_refuses_a_caller_who_is_there(scene: Scene) -> None:
-    scene.ari.answers["addChannel"] = [AriRejected("no", 422)]
-    with pytest.raises(AriRejected):
-        await scene.live()
-
-
-@pytest.mark.parametrize("request_", [*UNMADE, "continueInDialplan"])
-async def test_clean_up_that_fails_is_repeated(scene: Scene, request_: str) -> None:
-    await scene.live()
-    scene.ari.answers[request_] = [AriTimeout("slow"), AriUnavailable("gone"), None]
-    with structlog.testing.capture_logs() as logs:
-        asked = await scene.release()
-    assert asked.count(request_) == 3
-    assert logs == []
-
-
-@pytest.mark.parametrize("request_", [*UNMADE, "continueInDialplan"])
-async def test_clean_up_gives_up_in_the_end_and_says_so(scene: Scene, request_: str) -> None:
-    await scene.live()
-    scene.ari.answers[request_] = [AriTimeout("slow")]
-    with structlog.testing.capture_logs() as logs:
-        asked = await scene.release()
-    assert asked.count(request_) == 3
-    assert [line["event"] for line in logs] == ["call.not_cleaned_up"]
-
-
-async def test_a_refused_clean_up_is_not_repeated(scene: Scene) -> None:
-    await scene.live()
-    scene.ari.answers["destroy"] = [AriRejected("no", 500)]
-    with structlog.testing.capture_logs() as logs:
-        asked = await scene.release()
-    assert asked.count("destroy") == 1
-    assert len(logs) == 1
-
-
-async def test_a_caller_who_cannot_be_sent_on_is_not_left_in_silence(scene: Scene) -> None:
-    scene.ari.answers["continueInDialplan"] = [AriRejected("no", 500)]
-    assert await scene.release() == ["continueInDialplan", "hangup", "setChannelVar"]
-    assert scene.ari.params["hangup"]["channelId"] == CALLER
-
-
-async def test_a_cause_that_cannot_be_set_does_not_keep_him(scene: Scene) -> None:
-    scene.ari.answers["setChannelVar"] = [AriTimeout("slow")]
-    with structlog.testing.capture_logs() as logs:
-        assert await scene.release() == sorted(SENT_ON)
-    assert [line["event"] for line in logs] == ["call.cause_not_set"]
-
-
-@pytest.mark.parametrize("reason", EndReason)
-def test_the_end_of_the_media(ari, caller, reason: EndReason) -> None:
-    leg = StasisLeg(ari, Registry(1), caller, agent="a", answer_at_once=False, media_address="x:1")
-    faults = {EndReason.ERROR, EndReason.PROTOCOL, EndReason.FLOOD, EndReason.DEFECT}
-    expected = Cause.MEDIA_ERROR if reason in faults else Cause.MEDIA_LOST
-    assert leg.media_ended(MediaEnd(reason)).cause is expected
-
-
-# The way.
+    monkeypatch.setattr(cleanup, "CLEANUP_DELAYS", (0.0, 0.0))
 
 
 class Listed:
@@ -393,8 +35,13 @@ class Listed:
         self.id = name
         self.ends: list[tuple[Cause, str]] = []
 
+        self.keys = ""
+
     def end(self, cause: Cause, detail: str = "") -> None:
         self.ends.append((cause, detail))
+
+    def key_pressed(self, digit: str) -> None:
+        self.keys += digit
 
 
 class Street:
@@ -510,15 +157,33 @@ async def test_media_of_nobody_is_hung_up(street: Street, error: AriError | None
         await street.settle()
     assert street.ari.params["hangup"]["channelId"] == "ari-gemini-media-x"
     assert street.legs == []
-    expected = ["stasis.orphaned_media"] + (["stasis.orphan_stays"] if isinstance(error, AriTimeout) else [])
+    expected = ["stasis.orphaned_channel"] + (
+        ["stasis.orphan_stays"] if isinstance(error, AriTimeout) else []
+    )
     assert [line["event"] for line in logs] == expected
 
 
 async def test_other_events_mean_nothing_to_it(street: Street) -> None:
     street.way.on_event(start("a"))
     call = street.call("a")
-    street.way.on_event(ChannelDtmfReceived(ChannelInfo("a"), "5"))
+    street.way.on_event(ChannelStateChange(ChannelInfo("a")))
+    street.way.on_event(Dial(ChannelInfo(media_of("a")), "ANSWER"))
     assert call.ends == []
+
+
+async def test_the_callers_keys_reach_his_call_and_nobody_elses(street: Street) -> None:
+    for name in "ab":
+        street.way.on_event(start(name))
+    calls = [street.call(name) for name in "ab"]
+    other = street.call("0b0f2d9e-0000-4000-8000-000000000000")
+    for name in ("a", "b", "a", media_of("a"), party_of("a", 1), "stranger", other.id):
+        street.way.on_event(ChannelDtmfReceived(ChannelInfo(name), "5"))
+    assert [call.keys for call in (*calls, other)] == ["55", "5", ""]
+
+
+async def test_a_key_before_the_call_is_listed_is_lost_without_harm(street: Street) -> None:
+    street.way.on_event(start("a"))
+    street.way.on_event(ChannelDtmfReceived(ChannelInfo("a"), "5"))
 
 
 def asterisk_has(ari, channels: list, bridges: list = ()) -> None:
@@ -560,6 +225,249 @@ async def test_media_whose_entry_was_missed_is_seen_after_all(street: Street, ar
     await street.way.reconcile()
     assert street.legs[0]._media_entered.is_set()
     assert len(street.legs) == 1
+
+
+PARTY = party_of("a", 1)
+
+
+async def asking(street: Street) -> asyncio.Task:
+    """The call of ``a`` rings a party."""
+    street.way.on_event(start("a"))
+    street.call("a")
+    street.consultation = street.legs[0].consult(
+        Destination(context="in", extension="1002", attended=True, ring_seconds=60)
+    )
+    ringing = asyncio.create_task(street.consultation.ring())
+    await street.ari.until("originate")
+    await asyncio.sleep(0)
+    return ringing
+
+
+async def joined(street: Street) -> None:
+    """The call of ``a`` has joined him with a party and is over."""
+    ringing = await asking(street)
+    street.way.on_event(start(PARTY))
+    await ringing
+    await street.consultation.introduce()
+    await street.consultation.join()
+    await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
+    del street.registry.calls["a"]
+    street.way.call_over("a")
+    assert list(street.way._joined) == ["a"]
+    street.ari.requests.clear()
+    street.ari.asked.clear()
+
+
+async def test_a_party_that_answers_is_told_to_its_call(street: Street) -> None:
+    ringing = await asking(street)
+    street.way.on_event(start(PARTY))
+    await ringing
+    assert len(street.legs) == 1
+    assert street.spawned == []
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([Dial(ChannelInfo(PARTY), "BUSY"), ChannelDestroyed(ChannelInfo(PARTY))], "busy"),
+        ([ChannelDestroyed(ChannelInfo(PARTY), 19)], "nobody answered"),
+        ([ChannelDestroyed(ChannelInfo(PARTY))], "cannot be reached"),
+        ([StasisStart(ChannelInfo(PARTY)), StasisEnd(ChannelInfo(PARTY))], "has hung up"),
+    ],
+)
+async def test_a_party_that_is_lost_is_told_to_its_call(street: Street, events: list, words: str) -> None:
+    ringing = await asking(street)
+    for event in events:
+        street.way.on_event(event)
+    with pytest.raises(ToolError, match=words):
+        await ringing
+    assert street.registry.calls["a"].ends == [], "the caller is there still"
+
+
+async def test_what_happens_to_another_party_is_not_told(street: Street) -> None:
+    ringing = await asking(street)
+    for name in (party_of("a", 2), party_of("b", 1)):
+        street.way.on_event(Dial(ChannelInfo(name), "BUSY"))
+        street.way.on_event(ChannelDestroyed(ChannelInfo(name), 17))
+    await asyncio.sleep(0)
+    assert not ringing.done()
+    street.way.on_event(start(PARTY))
+    await ringing
+
+
+@pytest.mark.parametrize("name", [party_of("x", 1), party_of("a", 2)])
+async def test_a_party_of_nobody_is_hung_up(street: Street, name: str) -> None:
+    street.way.on_event(start("a"))
+    street.way.on_event(start(name))
+    await street.settle()
+    assert street.ari.about("hangup") == [name]
+    assert len(street.legs) == 1
+
+
+@pytest.mark.parametrize("gone", ["a", PARTY])
+@pytest.mark.parametrize("event", [StasisEnd, ChannelDestroyed])
+async def test_when_one_of_two_joined_leaves_the_other_is_hung_up(
+    street: Street, gone: str, event: type
+) -> None:
+    await joined(street)
+    for kind in (event, ChannelDestroyed):
+        street.way.on_event(kind(ChannelInfo(gone)))
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY if gone == "a" else "a"]
+    assert street.ari.about("destroy") == [bridge_of("a")]
+    assert street.way._joined == {}
+
+
+@pytest.mark.parametrize("gone", ["a", PARTY])
+async def test_who_leaves_before_his_call_is_over_parts_them_too(street: Street, gone: str) -> None:
+    ringing = await asking(street)
+    street.way.on_event(start(PARTY))
+    await ringing
+    await street.consultation.introduce()
+    await street.consultation.join()
+    street.way.on_event(StasisEnd(ChannelInfo(gone)))
+    await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
+    await street.settle()
+    assert (PARTY if gone == "a" else "a") in street.ari.about("hangup")
+    assert street.ari.about("destroy") == [bridge_of("a")]
+    assert street.way._joined == {}
+
+
+async def test_two_joined_are_left_alone_while_they_talk(street: Street, ari_channel, ari_bridge) -> None:
+    await joined(street)
+    channels = [ari_channel("a"), ari_channel(PARTY)]
+    asterisk_has(street.ari, channels, [ari_bridge(bridge_of("a"), "a", PARTY)])
+    await street.way.reconcile()
+    street.way.on_event(start("a"))
+    await street.settle()
+    assert set(street.ari.asked) == {"list"}
+    assert len(street.legs) == 1
+
+
+@pytest.mark.parametrize("there", [["a"], [PARTY], []])
+async def test_who_was_left_by_the_other_during_an_outage_is_hung_up(
+    street: Street, ari_channel, ari_bridge, there: list[str]
+) -> None:
+    await joined(street)
+    asterisk_has(street.ari, [ari_channel(name) for name in there], [ari_bridge(bridge_of("a"), *there)])
+    await street.way.reconcile()
+    await street.settle()
+    assert street.ari.about("hangup") == there
+    assert street.ari.about("destroy") == [bridge_of("a")]
+    assert street.way._joined == {}
+    assert len(street.legs) == 1, "nobody who was joined is answered by a model"
+
+
+async def test_two_who_could_not_be_parted_are_parted_later(street: Street, ari_channel, ari_bridge) -> None:
+    await joined(street)
+    street.ari.answers["hangup"] = [AriUnavailable("gone")]
+    street.way.on_event(StasisEnd(ChannelInfo("a")))
+    await street.settle()
+    assert list(street.way._joined) == ["a"]
+    street.ari.answers["hangup"] = [None]
+    street.ari.requests.clear()
+    asterisk_has(street.ari, [ari_channel(PARTY)], [ari_bridge(bridge_of("a"), PARTY)])
+    await street.way.reconcile()
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY]
+    assert street.way._joined == {}
+
+
+async def test_after_a_restart_two_who_are_joined_are_known_by_their_names(
+    street: Street, ari_channel, ari_bridge
+) -> None:
+    others = [ari_channel("ari-gemini-far-half-of-" + PARTY, "Dial", "PJSIP/1002")]
+    channels = [ari_channel("a"), ari_channel(PARTY), *others]
+    asterisk_has(street.ari, channels, [ari_bridge(bridge_of("a"), "a", PARTY)])
+    await street.way.reconcile()
+    assert street.legs == []
+    assert street.ari.asked == ["list", "list"]
+    street.way.on_event(StasisEnd(ChannelInfo(PARTY)))
+    await street.settle()
+    assert street.ari.about("hangup") == ["a"]
+
+
+@pytest.mark.parametrize("app", ["Stasis", "AppDial2"])
+@pytest.mark.parametrize("inside", [(), (PARTY,), (PARTY, media_of("a"))])
+async def test_after_a_restart_a_party_without_its_caller_is_hung_up_and_he_is_served(
+    street: Street, ari_channel, ari_bridge, app: str, inside: tuple[str, ...]
+) -> None:
+    street.ari.answers["getChannelVar"] = [AriNotFound("404 Provided variable was not found", 404)]
+    channels = [ari_channel("a"), ari_channel(PARTY, app)]
+    asterisk_has(street.ari, channels, [ari_bridge(bridge_of("a"), *inside)])
+    await street.way.reconcile()
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY]
+    assert street.ari.about("destroy") == [bridge_of("a")], "its name is wanted for the new call"
+    assert [leg.id for leg in street.legs] == ["a"]
+
+
+@pytest.mark.parametrize("error", [None, AriTimeout("slow")])
+async def test_after_a_restart_a_caller_whose_party_has_left_is_not_answered(
+    street: Street, ari_channel, ari_bridge, error: AriError | None
+) -> None:
+    """Only when Asterisk does not say what he was does he get a call, rather than be hung up by mistake."""
+    street.ari.answers["getChannelVar"] = [error or {"value": PARTY}]
+    asterisk_has(street.ari, [ari_channel("a")], [ari_bridge(bridge_of("a"), "a")])
+    await street.way.reconcile()
+    await street.settle()
+    assert street.ari.params["getChannelVar"] == {"channelId": "a", "variable": "ARI_GEMINI_PARTY"}
+    assert street.ari.about("hangup") == ([] if error else ["a"])
+    assert [leg.id for leg in street.legs] == (["a"] if error else [])
+    assert street.ari.about("destroy") == [bridge_of("a")]
+
+
+async def test_a_party_that_answered_during_an_outage(street: Street, ari_channel) -> None:
+    ringing = await asking(street)
+    asterisk_has(street.ari, [ari_channel("a"), ari_channel(PARTY)])
+    await street.way.reconcile()
+    await ringing
+    assert street.ari.about("hangup") == []
+
+
+async def test_a_party_that_rings_on_during_an_outage(street: Street, ari_channel) -> None:
+    ringing = await asking(street)
+    asterisk_has(street.ari, [ari_channel("a"), ari_channel(PARTY, "AppDial2", "(Outgoing Line)")])
+    await street.way.reconcile()
+    await asyncio.sleep(0)
+    assert not ringing.done()
+    street.way.on_event(start(PARTY))
+    await ringing
+
+
+async def test_a_party_that_was_lost_during_an_outage(street: Street, ari_channel) -> None:
+    ringing = await asking(street)
+    asterisk_has(street.ari, [ari_channel("a")])
+    await street.way.reconcile()
+    with pytest.raises(ToolError, match="cannot be reached"):
+        await ringing
+
+
+async def test_a_party_that_is_called_while_asterisk_is_asked_is_not_taken_for_lost(street: Street) -> None:
+    street.way.on_event(start("a"))
+    street.ari.held["list"] = gate = asyncio.Event()
+    looking = asyncio.create_task(street.way.reconcile())
+    await street.ari.until("list")
+    ringing = await asking(street)
+    gate.set()
+    await looking
+    await asyncio.sleep(0)
+    assert not ringing.done()
+    street.way.on_event(start(PARTY))
+    await ringing
+
+
+async def test_while_no_events_flow_those_joined_are_looked_after(
+    street: Street, ari_channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stasis, "WATCH_SECONDS", 0.0)
+    await joined(street)
+    asterisk_has(street.ari, [ari_channel(PARTY)])
+    watching = asyncio.create_task(street.way.watch())
+    await street.ari.until("hangup")
+    watching.cancel()
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY]
 
 
 async def test_bridges_whose_caller_is_gone_are_destroyed_and_no_others(

@@ -318,7 +318,7 @@ async def test_a_party_who_hangs_up_before_it_is_joined(asterisk: Asterisk, phon
         await bob.tap.wait_loud(Way.TO_PHONE, timeout=20)
         await hung_up(bob)
         told = await session.wait_for("client_text", count=2, timeout=20)
-        assert "hung up" in told.detail["text"]
+        assert "was not connected" in told.detail["text"]
         await alice.tap.wait_quiet(Way.TO_PHONE, packets=25)
         await hung_up(alice)
         await nothing_left(asterisk, bot)
