@@ -14,7 +14,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
-    """A test that ran a command has set up logging for the whole process and would filter the next one's lines."""
+    """A test that ran a command has set up logging for the process, which would filter the next one's."""
     yield
     if structlog.is_configured():
         structlog.reset_defaults()
