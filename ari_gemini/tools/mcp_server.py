@@ -238,7 +238,7 @@ def _reason(life: asyncio.Task[None]) -> str:
     if isinstance(first, TimeoutError):
         return "it did not answer in time"
     text = " ".join(str(first).split())[:300]
-    return text if isinstance(first, AriGeminiError) else f"{type(first).__name__}: {text}"
+    return text if isinstance(first, AriGeminiError) else f"{type(first).__name__}: {text}".removesuffix(": ")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

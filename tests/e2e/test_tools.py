@@ -242,27 +242,31 @@ async def test_blind_transfer_reaches_the_second_phone(asterisk: Asterisk, phone
         print(f"\nblind: alice to bob {there:.4f}, bob to alice {back:.4f}")
 
 
-@pytest.mark.parametrize("endpoint", [None, "PJSIP/1002"])
-@pytest.mark.parametrize("who_hangs_up", ["alice", "bob"])
+def boss(**given: object) -> Mapping[str, Mapping[str, object]]:
+    """A table with one attended destination: the second phone."""
+    return {"boss": {"context": "from-internal", "extension": "1002", "attended": True, **given}}
+
+
+def ask_boss(*, first: tuple[str, ...] = (), say: tuple[str, ...]) -> ScriptTurn:
+    """The turn in which the model wants the second phone rung, and what it says when it has its answer."""
+    call = ScriptedCall(name="transfer_call", args={"destination": "boss", "summary": SAY_WHO})
+    return ScriptTurn(first=first, calls=(call,), say=say)
+
+
+@pytest.mark.parametrize(("endpoint", "who_hangs_up"), [(None, "alice"), ("PJSIP/1002", "bob")])
 async def test_attended_transfer_joins_both(
     asterisk: Asterisk, phone: PhoneMaker, endpoint: str | None, who_hangs_up: str
 ) -> None:
     alice, bob = await phone("1001"), await phone("1002", register=True, answer="auto")
-    asked = {"destination": "boss", "summary": SAY_WHO}
-    turn = ScriptTurn(
-        first=("one_moment",), calls=(ScriptedCall(name="transfer_call", args=asked),), say=("order_status",)
-    )
-    place: dict[str, object] = {"context": "from-internal", "extension": "1002", "attended": True}
-    if endpoint is not None:
-        place["endpoint"] = endpoint
-    async with running(
-        asterisk, scenario(turn), environ=tools("transfer_call", transfer={"boss": place})
-    ) as bot:
+    turn = ask_boss(first=("one_moment",), say=("order_status",))
+    table = boss() if endpoint is None else boss(endpoint=endpoint)
+    async with running(asterisk, scenario(turn), environ=tools("transfer_call", transfer=table)) as bot:
         session = await greeted(alice, bot, WAY_A)
         await alice.say(caller_says("ask_person"))
         await bob.established(timeout=20)
         response = await answer_to(session)
         assert SAY_WHO in response["result"]
+        await alice.tap.wait_loud(Way.TO_PHONE)  # the ringing tone, for the model is not for her to hear
         await bot.watcher.wait_outcomes(1)
         await bot.idle()
         assert [outcome.cause for outcome in bot.watcher.outcomes] == [Cause.TRANSFERRED]
@@ -283,14 +287,9 @@ async def test_when_nobody_answers_the_caller_is_back_with_the_model(
     asterisk: Asterisk, phone: PhoneMaker
 ) -> None:
     alice, bob = await phone("1001"), await phone("1002", register=True)
-    asked = {"destination": "boss", "summary": SAY_WHO}
-    turn = ScriptTurn(
-        first=("one_moment",), calls=(ScriptedCall(name="transfer_call", args=asked),), say=("anything_else",)
-    )
-    place = {"context": "from-internal", "extension": "1002", "attended": True, "ring_seconds": 2}
-    async with running(
-        asterisk, scenario(turn), environ=tools("transfer_call", transfer={"boss": place})
-    ) as bot:
+    turn = ask_boss(first=("one_moment",), say=("anything_else",))
+    environ = tools("transfer_call", transfer=boss(ring_seconds=2))
+    async with running(asterisk, scenario(turn), environ=environ) as bot:
         session = await greeted(alice, bot, WAY_A)
         await alice.say(caller_says("ask_person"))
         await bob.incoming(timeout=20)
@@ -306,12 +305,9 @@ async def test_when_nobody_answers_the_caller_is_back_with_the_model(
 
 async def test_a_party_who_hangs_up_before_it_is_joined(asterisk: Asterisk, phone: PhoneMaker) -> None:
     alice, bob = await phone("1001"), await phone("1002", register=True, answer="auto")
-    asked = {"destination": "boss", "summary": SAY_WHO}
-    turn = ScriptTurn(calls=(ScriptedCall(name="transfer_call", args=asked),), say=("long_story",))
     sorry = ScriptTurn(on="text", say=("anything_else",))
-    place = {"context": "from-internal", "extension": "1002", "attended": True, "endpoint": "PJSIP/1002"}
-    environ = tools("transfer_call", transfer={"boss": place})
-    async with running(asterisk, scenario(turn, sorry), environ=environ) as bot:
+    environ = tools("transfer_call", transfer=boss(endpoint="PJSIP/1002"))
+    async with running(asterisk, scenario(ask_boss(say=("long_story",)), sorry), environ=environ) as bot:
         session = await greeted(alice, bot, WAY_A)
         await alice.say(caller_says("ask_person"))
         await bob.established(timeout=20)
@@ -324,6 +320,37 @@ async def test_a_party_who_hangs_up_before_it_is_joined(asterisk: Asterisk, phon
         await nothing_left(asterisk, bot)
         assert found(alice, "anything_else") >= 0.95
         assert [outcome.cause for outcome in bot.watcher.outcomes] == [Cause.CALLER_HANGUP]
+
+
+async def test_a_party_that_cannot_be_reached(asterisk: Asterisk, phone: PhoneMaker) -> None:
+    alice = await phone("1001")
+    environ = tools("transfer_call", transfer=boss(endpoint="PJSIP/1003"))
+    async with running(asterisk, scenario(ask_boss(say=("anything_else",))), environ=environ) as bot:
+        session = await greeted(alice, bot, WAY_A)
+        await alice.say(caller_says("ask_person"))
+        assert (await answer_to(session))["error"] == "the other party cannot be reached"
+        await session.wait_for("turn_complete", count=3, timeout=20)
+        await alice.tap.wait_quiet(Way.TO_PHONE, packets=15)
+        await hung_up(alice)
+        await nothing_left(asterisk, bot)
+        assert found(alice, "anything_else") >= 0.95
+
+
+async def test_a_restarted_service_leaves_joined_parties_alone(asterisk: Asterisk, phone: PhoneMaker) -> None:
+    alice, bob = await phone("1001"), await phone("1002", register=True, answer="auto")
+    environ = tools("transfer_call", transfer=boss())
+    async with running(asterisk, scenario(ask_boss(say=("order_status",))), environ=environ) as bot:
+        await greeted(alice, bot, WAY_A)
+        await alice.say(caller_says("ask_person"))
+        await bot.watcher.wait_outcomes(1)
+        assert [outcome.cause for outcome in bot.watcher.outcomes] == [Cause.TRANSFERRED]
+    async with running(asterisk, scenario(), environ=environ) as bot:
+        there, back = await talk(alice, bob)
+        assert bot.gemini.connections == 0, "nobody is answered by a bot"
+        assert min(there, back) >= 0.95
+        await hung_up(alice)
+        await bob.closed()
+        await nothing_left(asterisk, bot)
 
 
 async def test_way_b_cannot_transfer_and_says_so(asterisk: Asterisk, phone: PhoneMaker) -> None:

@@ -11,9 +11,8 @@ import time
 from typing import Any
 
 HOW = sys.argv[1] if len(sys.argv) > 1 else "good"
-TOOLS: list[dict[str, Any]] = [
-    {"name": "echo", "inputSchema": {"type": "object", "additionalProperties": True}}
-]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+TOOLS: list[dict[str, Any]] = [{"name": "echo", "inputSchema": SCHEMA}]
 
 
 def say(message: dict[str, Any]) -> None:
