@@ -7,6 +7,7 @@ Both generations of the protocol are spoken: 2026-07-28, which the server is ask
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -16,7 +17,7 @@ import httpx2
 import mcp_types as types
 from mcp.client.session import ClientSession, IncomingMessage
 from mcp.client.streamable_http import streamable_http_client
-from mcp.client.subscriptions import SubscriptionLost, listen
+from mcp.client.subscriptions import listen
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
@@ -37,6 +38,10 @@ _READ_TIMEOUT = 300.0
 """Seconds of silence on an HTTP stream (mcp.shared._httpx_utils)."""
 _FAREWELL = 2.0
 """Seconds that ending an HTTP session may take."""
+
+for _logger in ("mcp", "client"):
+    # the SDK logs what it cannot read, tracebacks and all; it may hold what a caller said
+    logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 _Streams = tuple[Any, Any]
 """What a transport of the SDK gives: messages in, messages out. The types for it are private."""
@@ -117,8 +122,8 @@ class Connection:
                     self.look_again()  # it may have changed between the listing and now
                     async for _ in events:
                         self.look_again()
-            except (MCPError, SubscriptionLost):
-                pass
+            except (MCPError, RuntimeError):
+                pass  # refused, or cut off
             self.look_again()  # shows whether the server is still there
             await asyncio.sleep(5 * LIST_PAUSE)
 

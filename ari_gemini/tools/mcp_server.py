@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -33,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 CLOSE_PATIENCE = 5.0
 """Seconds that a connection may take to close before it is cancelled once more; a child may take 4."""
+
+_SERVER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+"""Leaves most of TOOL_NAME's length to the tool."""
 
 
 class McpTool(Tool):
@@ -61,7 +65,7 @@ class McpServer:
 
         Raises ConfigError for a name that cannot begin a tool's, and without the SDK.
         """
-        if not TOOL_NAME.fullmatch(name) or len(name) > 32:
+        if not _SERVER_NAME.fullmatch(name):
             raise ConfigError(
                 f"tools.mcp.{name[:40]}: must be a letter or _, then letters, digits, _ or - (32)"
             )

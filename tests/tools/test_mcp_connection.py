@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -155,13 +156,16 @@ async def test_an_end_of_session_that_hangs_is_not_waited_for(monkeypatch: pytes
         ("307 Elsewhere", f"{JSON}\r\nlocation: http://127.0.0.2:1/", b""),
     ],
 )
-async def test_a_bad_answer_ends_the_call_with_words(reply: tuple[str, str, bytes]) -> None:
+async def test_a_bad_answer_ends_the_call_with_words_and_is_not_logged(
+    reply: tuple[str, str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     async with raw(during("tools/call", lambda _: reply)) as server, connected(server) as connection:
         with pytest.raises(ToolError, match=r"^t failed: ") as caught:
             await connection.call("t", {})
         assert len(str(caught.value)) <= MAX_ERROR + 20
         await asyncio.wait_for(connection.wake.wait(), PATIENCE)  # to see whether it is still there
         assert await connection.list_tools() == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -185,6 +185,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["$defs", "properties", "allOf", "type", "$ref", "items"]), JSON, max_size=4
@@ -314,6 +315,7 @@ def test_nothing_is_fetched() -> None:
         check({"a": 1})
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5) | st.sampled_from(list(CHECKED["properties"])), JSON, max_size=5))  # type: ignore[call-overload]
 def test_the_words_come_exactly_when_the_schema_is_broken(args: dict[str, Any]) -> None:
     witness = schema_module.Draft202012Validator({**CHECKED, "additionalProperties": False})

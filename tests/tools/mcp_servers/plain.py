@@ -43,6 +43,8 @@ def call(name: str, args: dict[str, Any]) -> dict[str, Any]:
     if name == "flood":
         for _ in range(1000):
             say({"method": "notifications/tools/list_changed"})
+    if name == "stall":
+        time.sleep(1000)
     if name == "long":
         return {"content": [{"type": "text", "text": "x" * 2_000_000}]}
     if name == "nonsense":
