@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from mcp_types import JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 from ari_gemini.tools import mcp_stdio
 from ari_gemini.tools.mcp_stdio import Child, child
 
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
 PLAIN = str(Path(__file__).parent / "mcp_servers" / "plain.py")
 ENV = {"PATH": "/usr/bin:/bin"}
 PATIENCE = 30.0
@@ -28,15 +29,6 @@ def uvloop_opened_its_own_descriptors() -> None:
     """It keeps two for good, from the first loop on."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.sleep(0))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    us = psutil.Process()
-    before = us.num_fds()
-    yield
-    assert us.children(recursive=True) == []
-    assert us.num_fds() <= before
 
 
 @pytest.fixture
