@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 TWIN_SECONDS = 1.0
 """Both reports of a key lie milliseconds apart; a second leaves room for a stalled event connection."""
-KEYS = frozenset("0123456789*#ABCD")
 
 
 class DigitSettings(BaseModel):
