@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ari_gemini.call.digits import KEYS, TWIN_SECONDS, DigitSettings, Keypad, Source
+from ari_gemini.call.digits import TWIN_SECONDS, DigitSettings, Keypad, Source
 
 SIGNALLING, MEDIA = Source.SIGNALLING, Source.MEDIA
 TICKS = 64
@@ -64,7 +64,7 @@ def test_nothing_is_remembered_for_longer_than_it_can_matter() -> None:
     assert len(pad._single) <= 2
 
 
-keys = st.sampled_from(sorted(KEYS))
+keys = st.sampled_from("0123456789*#ABCD")
 gaps = st.integers(0, 2 * TWIN_TICKS)
 delays = st.integers(0, TWIN_TICKS)
 
