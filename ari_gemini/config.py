@@ -7,6 +7,7 @@ line holds anything that could be a secret.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -228,8 +229,10 @@ def _take_value(table: dict[str, Any], where: str, environ: Mapping[str, str]) -
         raise ConfigError(f"{where}: give one of value, value_env and value_file")
     if variable is not None:
         value = environ.get(str(variable), "").strip()
-        if not value:
+        if not value and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", str(variable)):
             raise ConfigError(f"{where}.value_env: the environment has no {variable}")
+        if not value:  # anything else may be the secret itself, which must not be shown
+            raise ConfigError(f"{where}.value_env: must be the name of an environment variable")
         table["value"] = value
     elif file is not None:
         table["value"] = _secret_file(file, f"{where}.value_file")

@@ -542,6 +542,20 @@ def test_a_mistake_about_tools(mistakes: Callable, old: str, new: str, line: str
     assert mistakes(ARI + TOOLS.replace(old, new), ORDERS_TOKEN=TOKEN) == [line]
 
 
+@pytest.mark.parametrize("secret", ["Bearer sk-0123", "sk-0123", "0123", "a" * 129, "", "TOKEN\\n", "TOKENÄ"])
+def test_a_secret_in_place_of_a_variable_is_not_shown(mistakes: Callable, secret: str) -> None:
+    text = TOOLS.replace('value_env = "ORDERS_TOKEN"', f'value_env = "{secret}"')
+    says = "FILE: tools.credentials.orders.value_env: must be the name of an environment variable"
+    assert mistakes(ARI + text) == [says]
+
+
+def test_a_variable_of_any_proper_name_is_named(mistakes: Callable) -> None:
+    name = "_" + "aZ9" * 42 + "_"
+    assert len(name) == 128
+    says = f"FILE: tools.credentials.orders.value_env: the environment has no {name}"
+    assert mistakes(ARI + TOOLS.replace("ORDERS_TOKEN", name)) == [says]
+
+
 def test_what_a_model_cannot_be_declared_is_said_at_the_start(mistakes: Callable) -> None:
     tuple_of = "{ type = 'array', prefixItems = [{ type = 'string' }] }"
     text = TOOLS.replace('order = { type = "string" }', f"order = {{ type = 'string' }}\nparts = {tuple_of}")

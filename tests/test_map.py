@@ -36,6 +36,7 @@ WITHOUT_MODULE = {
     "e2e": "the service on a real Asterisk",
     "bench": "the benchmarks",
     "deploy": "the files of deploy/",
+    "tools/test_toolbox_stubborn.py": "tools/toolbox.py: a tool that will not be cancelled",
 }
 """Test files, or directories of them, that belong to no module, with what they test instead."""
 

@@ -241,6 +241,7 @@ class Call:
 
     def _equip(self, session: RealtimeSession, tasks: asyncio.TaskGroup) -> None:
         """Give the model its tools, for as long as ``tasks`` live."""
+        hold = not session.capabilities.audio_during_tools
         self._control = control = Control(
             self.leg,
             self.identity or Identity(""),
@@ -248,9 +249,10 @@ class Call:
             tasks,
             end=self.end,
             tell=self._texts.tell,
+            forget_caller=self.uplink.forget,
+            waits_for_tools=hold,
             log=self._log,
         )
-        hold = not session.capabilities.audio_during_tools
         toolbox = Toolbox(
             self._tools,
             control,
@@ -267,6 +269,8 @@ class Call:
         if hold:
             self.uplink.hold(busy)
             self._texts.hold(busy)
+            if not busy:
+                self.conversation.tools_answered()
         agent, downlink = self._agent, self.downlink
         if not busy:
             downlink.stop_filling(ANSWER_SECONDS)

@@ -42,7 +42,12 @@ PARTY_LEFT = (
 
 
 class Control(CallControl):
-    """One call, as its tools see it. ``end`` ends the call, ``tell`` gives the model a text as user input."""
+    """One call, as its tools see it.
+
+    ``end`` ends the call, ``tell`` gives the model a text as user input, ``forget_caller`` drops what the
+    caller said and the model has not been sent. ``waits_for_tools``: the model says nothing while a tool
+    works, and goes on in the same turn when it is answered.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class Control(CallControl):
         *,
         end: Callable[[Cause, str], None],
         tell: Callable[[str], None],
+        forget_caller: Callable[[], None],
+        waits_for_tools: bool,
         log: FilteringBoundLogger,
     ) -> None:
         self._leg = leg
@@ -62,8 +69,10 @@ class Control(CallControl):
         self._tasks = tasks
         self._end = end
         self._tell = tell
+        self._forget_caller = forget_caller
+        self._waits_for_tools = waits_for_tools
         self._log = log
-        self._asking = False  # another party: from the first ring until it is joined or gone
+        self._asking = False  # the caller is being sent elsewhere: nothing else may end the call meanwhile
         self._consulting = False
         self._digits = asyncio.Lock()
 
@@ -93,6 +102,11 @@ class Control(CallControl):
         After FAREWELL_SECONDS it returns whatever is left. Cancelling just ends the waiting.
         """
         self._not_while_asking()
+        await self._leave()
+        self._not_while_asking()  # the model may have asked for a transfer in the same breath
+
+    async def _leave(self) -> None:
+        """Hear the model out. Raises ToolError when the caller speaks."""
         active = self._conversation.caller_active
         spoke = active.beyond(active.count)
         if await first_of(spoke, self._heard_out(), timeout=FAREWELL_SECONDS) == 0:
@@ -116,14 +130,18 @@ class Control(CallControl):
         Raises ToolError when there is no such place, or when he speaks.
         """
         self._not_while_asking()
-        with self._asterisk():
-            self._leg.go_on_at(destination)
-            if not await self._leg.place_exists(destination):
-                raise ToolError(
-                    "that place does not exist in the dialplan: tell the caller it cannot be done"
-                )
-        await self.farewell()
-        self._end(Cause.TRANSFERRED, str(destination))
+        self._asking = True  # a hangup that the model asks for besides must not come first
+        try:
+            with self._asterisk():
+                self._leg.go_on_at(destination)
+                if not await self._leg.place_exists(destination):
+                    raise ToolError(
+                        "that place does not exist in the dialplan: tell the caller it cannot be done"
+                    )
+            await self._leave()
+            self._end(Cause.TRANSFERRED, str(destination))
+        finally:
+            self._asking = False
 
     async def consult(self, destination: Destination) -> None:
         """Ring the party; when this returns it hears the model. The rest goes on by itself.
@@ -141,6 +159,7 @@ class Control(CallControl):
                 await self._last_words()
                 self._consulting = True
                 await consultation.introduce()
+                self._forget_caller()
             introduced = self._conversation.turn_played.count
             self._tasks.create_task(
                 self._introduction(consultation, destination, introduced), name=f"{self.id} introduction"
@@ -170,7 +189,10 @@ class Control(CallControl):
     async def _last_words(self) -> None:
         """Let the caller hear the sentence that is being said; the rest is not for the party's ears."""
         await first_of(self._downlink.drained(), timeout=LAST_WORDS_SECONDS)
-        self._conversation.drop_unplayed()
+        if self._waits_for_tools:
+            self._conversation.drop_unplayed()
+        else:
+            self._conversation.cut_off()
         self._downlink.quiet()
 
     async def _introduction(

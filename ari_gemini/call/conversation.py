@@ -89,6 +89,10 @@ class Conversation:
         """Silence the model, which does not know of it yet: the rest of its turn is thrown away."""
         self._act(Happening.CUT_OFF)
 
+    def tools_answered(self) -> None:
+        """A model that waited for its tools has got their answers, and goes on in the same turn."""
+        self._act(Happening.TOOLS_ANSWERED)
+
     def drop_unplayed(self) -> None:
         """Throw away what the caller has not heard yet; what the model says from now on is played."""
         self._clear()

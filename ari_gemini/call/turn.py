@@ -28,12 +28,14 @@ SILENCED   CUT_OFF               SILENCED   CLEAR
 SILENCED   MODEL_AUDIO           SILENCED   DISCARD
 SILENCED   GENERATION_COMPLETE   QUIET      NOTHING
 SILENCED   TURN_COMPLETE         QUIET      NOTHING
+SILENCED   TOOLS_ANSWERED        QUIET      NOTHING
 SILENCED   INTERRUPTED           YIELDED    CLEAR
 =========  ====================  =========  ===========
 
 Every other pair changes nothing. QUIET says nothing about the playout: the last sentence may still be playing
 out there, which is why INTERRUPTED clears in every state. CUT_OFF is the call's own doing, at a key that the
-caller presses: the model has not been told yet and goes on with its turn for a while.
+caller presses: the model has not been told yet and goes on with its turn for a while. TOOLS_ANSWERED happens
+with models that wait for their tools in mid-turn: what follows is about the answer, and heard.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ class Happening(Enum):
     INTERRUPTED = "interrupted"
     CALLER_STOPPED = "caller_stopped"
     CUT_OFF = "cut_off"
+    TOOLS_ANSWERED = "tools_answered"
 
 
 class Action(Enum):
@@ -99,6 +102,7 @@ TABLE: dict[tuple[State, Happening], tuple[State, Action]] = {
     (State.SILENCED, Happening.MODEL_AUDIO): (State.SILENCED, Action.DISCARD),
     (State.SILENCED, Happening.GENERATION_COMPLETE): (State.QUIET, Action.NOTHING),
     (State.SILENCED, Happening.TURN_COMPLETE): (State.QUIET, Action.NOTHING),
+    (State.SILENCED, Happening.TOOLS_ANSWERED): (State.QUIET, Action.NOTHING),
     (State.SILENCED, Happening.INTERRUPTED): (State.YIELDED, Action.CLEAR),
 }
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from ari_gemini.audio.pcm import SAMPLE_BYTES, AudioFormat
+from ari_gemini.audio.pcm import SAMPLE_BYTES, AudioFormat, level_dbfs
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audio.vad import SpeechEdges
 from ari_gemini.realtime.session import RealtimeSession
@@ -19,13 +19,20 @@ for a network hiccup. What is older is no longer worth an answer, so the oldest 
 BATCH_FRAMES = 10
 """A backlog leaves in messages of at most so many frames, 200 ms: what one send costs stays small."""
 
+CLEAR_MS = 300.0
+"""So much voice in one stretch of speech counts as the caller's making himself heard: a word. A bump or a
+cough is shorter."""
+CLEAR_DBFS = -40.0
+"""Only frames as loud as this count: the softest speech to be found. The model's echo off a phone, and a
+television next door, are softer."""
+
 TELEPHONE = AudioFormat(8000)
 
 
 class Uplink:
     """One call's caller audio. ``audio`` is called by the media connection and never waits.
 
-    ``on_speech`` is called whenever the caller begins to speak, by our own detector.
+    ``on_speech`` is called once in each stretch of the caller's speech, by our own detector, when it is sure.
     """
 
     def __init__(
@@ -40,6 +47,7 @@ class Uplink:
         self._held = False
         self._queue: deque[bytes] = deque()
         self._queued = 0
+        self._clear_ms = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._begin(TELEPHONE)
 
@@ -64,6 +72,12 @@ class Uplink:
         """
         self._held = held
         self._wake()
+
+    def forget(self) -> None:
+        """Throw away what waits: whoever is heard from now on is somebody else."""
+        self.dropped += len(self._queue)
+        self._queue.clear()
+        self._queued = 0
 
     async def run(self, session: RealtimeSession) -> None:
         """Send until cancelled, beginning with what has gathered. Cancelling loses what is queued.
@@ -99,20 +113,22 @@ class Uplink:
         return pcm
 
     def _begin(self, fmt: AudioFormat) -> None:
-        # what is queued has another rate and would be sped up or slowed down
-        self.dropped += len(self._queue)
-        self._queue.clear()
-        self._queued = 0
+        self.forget()  # what is queued has another rate and would be sped up or slowed down
         self._limit = fmt.rate * SAMPLE_BYTES * BACKLOG_MS // 1000
         self._format = fmt
         self._edges = SpeechEdges(fmt)
+        self._clear_ms = 0.0
 
     def _watch_speech(self, pcm: bytes) -> None:
-        edge = self._edges.feed(pcm, self._clock())
-        if edge is None:
-            return
-        if edge.speaking:
-            self._timeline.caller_started()
-            self._on_speech()
-        else:
-            self._timeline.caller_stopped(edge.at)
+        edges = self._edges
+        edge = edges.feed(pcm, self._clock())
+        if edge is not None:
+            self._clear_ms = 0.0
+            if edge.speaking:
+                self._timeline.caller_started()
+            else:
+                self._timeline.caller_stopped(edge.at)
+        if edges.speaking and self._clear_ms < CLEAR_MS and level_dbfs(pcm) >= CLEAR_DBFS:
+            self._clear_ms += self._format.duration_ms(len(pcm))
+            if self._clear_ms >= CLEAR_MS:
+                self._on_speech()

@@ -54,8 +54,9 @@ class Catalogue:
         self._environ = environ or {}
         self._servers: dict[str, McpServer] = {}
         self._fixed: dict[str, Tool] = {}
+        self._wanted = tuple(dict.fromkeys(wanted))
         _unambiguous(settings)
-        for name in dict.fromkeys(wanted):
+        for name in self._wanted:
             self._provide(name)
 
     @cached_property
@@ -112,7 +113,7 @@ class Catalogue:
             self._fixed[name] = HttpTool(name, settings.named[name], settings.credentials, self._http)
         elif dot and server in settings.mcp:
             if server not in self._servers:
-                self._servers[server] = McpServer(server, settings.mcp[server], self._environ)
+                self._servers[server] = McpServer(server, settings.mcp[server], self._environ, self._wanted)
         elif name in (found := find_python_tools()):
             self._fixed[name] = load_python_tool(found[name])
         else:

@@ -18,6 +18,8 @@ MAX_DEPTH = 32
 about 100. What is deeper stays text."""
 EXACT_DIGITS = 15
 """Digits that survive in a double (RFC 8259, section 6): longer integers go on as text, unharmed."""
+SHORTEST_PREFIX = 6
+"""Characters of a secret that are found at the end of a cut answer; fewer stand there by chance."""
 CODING_OVERHEAD = 1024
 """Bytes that a coded answer may be longer than ``max_response``, for the header of gzip."""
 
@@ -134,7 +136,7 @@ def is_text(content_type: str) -> bool | None:
 
 
 def read_answer(status: int, content_type: str, body: BoundedBody, secrets: Iterable[str] = ()) -> Answer:
-    """Decode a body. ``secrets`` are replaced wherever the server repeats them."""
+    """Decode a body. ``secrets`` are replaced wherever the server repeats them, also where one is cut."""
     kind, hidden = media_type(content_type), tuple(secrets)
     if not body.data:
         return Answer(status, kind)
@@ -144,7 +146,7 @@ def read_answer(status: int, content_type: str, body: BoundedBody, secrets: Iter
         return Answer(status, kind, note=not_text(kind, None if body.cut else len(body.data)))
     if body.cut:
         note = f"cut: only the first {len(body.data)} bytes were read"
-        return Answer(status, kind, hide(text, hidden), note)
+        return Answer(status, kind, _hide_cut(hide(text, hidden), hidden), note)
     if not kind or _JSON.fullmatch(kind):
         try:
             return Answer(status, kind, hide(read_json(text), hidden), parsed=True)
@@ -209,6 +211,20 @@ def hide(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, dict):
         return {hide(key, secrets): hide(member, secrets) for key, member in value.items()}
     return value
+
+
+def _hide_cut(text: str, secrets: Sequence[str]) -> str:
+    """``text`` with ``[secret]`` in place of the longest beginning of a secret that it ends with."""
+    longest = max(
+        (
+            count
+            for secret in secrets
+            for count in range(SHORTEST_PREFIX, len(secret))
+            if text.endswith(secret[:count])
+        ),
+        default=0,
+    )
+    return text[:-longest] + "[secret]" if longest else text
 
 
 def read_pointer(text: str) -> tuple[str, ...]:

@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -57,13 +59,31 @@ class McpTool(Tool):
         return await self._server.call(self._remote_name, args)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What became of one listed tool, kept while the server says the same of it."""
+
+    description: str
+    schema: str
+    """As JSON: in Python ``1 == True``, and two dicts are equal whatever their order."""
+    outcome: McpTool | str
+    """The tool, or why it is none."""
+
+
 class McpServer:
     """One server. Run :meth:`run` in a task of its own; its tools serve every call."""
 
-    def __init__(self, name: str, settings: McpSettings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: McpSettings,
+        environ: Mapping[str, str],
+        wanted: Collection[str] | None = None,
+    ) -> None:
         """``environ``: this service's environment, of which the server gets what its settings name.
 
-        Raises ConfigError for a name that cannot begin a tool's, and without the SDK.
+        ``wanted``: the names, ``SERVER.TOOL``, of the tools to know; whatever else it lists costs nothing.
+        None: all of them. Raises ConfigError for a name that cannot begin a tool's, and without the SDK.
         """
         if not _SERVER_NAME.fullmatch(name):
             raise ConfigError(
@@ -77,7 +97,9 @@ class McpServer:
         self.trouble: str | None = None
         """Why it is down; None while it is up, and before the first attempt is over."""
         self._environ = environ
+        self._wanted = None if wanted is None else frozenset(wanted)
         self._connection: Connection | None = None
+        self._known: dict[str, _Known] = {}
         self._tools: dict[str, Tool] = {}
         self._skipped: dict[str, str] = {}
         self._ready = asyncio.Event()
@@ -128,7 +150,7 @@ class McpServer:
 
         async with asyncio.timeout(self.settings.connect_timeout) as limit:
             async with connect(self.settings, self._environ) as connection:
-                self._take(await connection.list_tools())
+                await self._take(await connection.list_tools())
                 limit.reschedule(None)
                 self._go_up(connection)
                 try:
@@ -147,7 +169,7 @@ class McpServer:
                 return
             connection.wake.clear()
             async with asyncio.timeout(self.settings.connect_timeout):
-                self._take(await connection.list_tools())
+                await self._take(await connection.list_tools())
 
     async def _end(self, life: asyncio.Task[None]) -> None:
         """End it however often it must be told, and the uses of tools that went over it."""
@@ -179,24 +201,53 @@ class McpServer:
 
     # -- tools ---------------------------------------------------------------------------------------------
 
-    def _take(self, listed: list[ListedTool]) -> None:
-        """Take over what the server lists, as far as a model can be told of it."""
-        tools: dict[str, Tool] = {}
-        skipped: dict[str, str] = {}
+    async def _take(self, listed: list[ListedTool]) -> None:
+        """Take over what is wanted of what the server lists, as far as a model can be told of it.
+
+        Lets others run between two tools. Until the end, and when cancelled, what was known stays.
+        """
+        known: dict[str, _Known] = {}
+        twice: set[str] = set()
         for one in listed:
             name = f"{self.name}.{one.name}"
-            try:
-                if name in tools:
-                    raise ConfigError("it is listed twice")
-                tools[name] = McpTool(self, one.name, _declaration(name, one))
-            except ConfigError as error:
-                skipped[name[:128]] = str(error)
+            if self._wanted is not None and name not in self._wanted:
+                continue
+            if name in known:
+                twice.add(name)
+                continue
+            known[name] = self._looked_at(name, one)
+            await asyncio.sleep(0)  # a large schema takes many milliseconds, and calls must be heard
+        self._swap_in(known, twice)
+
+    def _looked_at(self, name: str, listed: ListedTool) -> _Known:
+        """The former one, if the server says the same of it as before."""
+        description = _description(listed)
+        schema = json.dumps(listed.input_schema)
+        former = self._known.get(name)
+        if former is not None and (former.description, former.schema) == (description, schema):
+            return former
+        outcome: McpTool | str
+        try:
+            outcome = McpTool(self, listed.name, _declaration(name, description, listed.input_schema))
+        except ConfigError as error:
+            outcome = str(error)
+        return _Known(description, schema, outcome)
+
+    def _swap_in(self, known: dict[str, _Known], twice: set[str]) -> None:
+        """``twice``: names of ``known`` that were listed again, of which the first counts."""
+        tools: dict[str, Tool] = {}
+        skipped = {name[:128]: "it is listed twice" for name in twice}
+        for name, one in known.items():
+            if isinstance(one.outcome, str):
+                skipped[name[:128]] = one.outcome
+            else:
+                tools[name] = one.outcome
         for name, why in skipped.items():
             if self._skipped.get(name) != why:
                 self._log.warning("! mcp tool left out", tool=name, reason=why)
         if self._ready.is_set() and tools.keys() != self._tools.keys():
             self._log.info("= mcp tools changed", tools=len(tools))
-        self._tools, self._skipped = tools, skipped
+        self._known, self._tools, self._skipped = known, tools, skipped
 
     async def call(self, name: str, args: Mapping[str, Any]) -> Any:
         """Use the tool that the server calls ``name``; see :meth:`McpTool.run`."""
@@ -222,15 +273,18 @@ class McpServer:
             call.exception()  # seen, even if whoever asked is gone
 
 
-def _declaration(name: str, listed: ListedTool) -> FunctionDeclaration:
-    """Raises ConfigError for what a model cannot be told."""
-    if not TOOL_NAME.fullmatch(name):
-        raise ConfigError("no model could call it by this name")
+def _description(listed: ListedTool) -> str:
     description = (listed.description or listed.title or listed.name).strip()
     if len(description) > MAX_DESCRIPTION:
         description = description[: MAX_DESCRIPTION - 1] + "…"
-    parameters = declarable(inlined(listed.input_schema, patterns=False))
-    return FunctionDeclaration(name, description, parameters)
+    return description
+
+
+def _declaration(name: str, description: str, schema: Mapping[str, Any]) -> FunctionDeclaration:
+    """Raises ConfigError for what a model cannot be told."""
+    if not TOOL_NAME.fullmatch(name):
+        raise ConfigError("no model could call it by this name")
+    return FunctionDeclaration(name, description, declarable(inlined(schema, patterns=False)))
 
 
 def _reason(life: asyncio.Task[None]) -> str:

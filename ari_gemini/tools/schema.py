@@ -193,18 +193,44 @@ def declarable(schema: Mapping[str, Any]) -> dict[str, Any] | None:
 def _check_declarable(schema: Mapping[str, Any], path: _Path) -> None:
     if found := _UNDECLARABLE.intersection(schema):
         raise _wrong(path, f"{min(found)} cannot be said in a function declaration")
-    kinds = schema.get("type", ())
-    if not isinstance(kinds, str) and len([kind for kind in kinds if kind != "null"]) > 1:
-        raise _wrong(path, "more than one type besides null")
+    _check_kinds(schema, path)
+    _check_foreign(schema, path)
     properties = schema.get("properties", {})
     if missing := set(schema.get("required", ())).difference(properties):
         raise _wrong(path, f"{_short(min(missing))} is required and not among the properties")
     children = [*properties.items(), *(("items", schema[key]) for key in ("items",) if key in schema)]
-    children += [(key, member) for key in ("anyOf", "oneOf") for member in schema.get(key, ())]
+    children += [(key, member) for key in ("anyOf", "oneOf") for member in _variants(schema, key, path)]
     for name, child in children:
         if not isinstance(child, Mapping):
             raise _wrong((*path, name), "true and false cannot be said in a function declaration")
         _check_declarable(child, (*path, name))
+
+
+def _check_kinds(schema: Mapping[str, Any], path: _Path) -> None:
+    kinds = schema.get("type")
+    if kinds is None:
+        return
+    named = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind != "null"]
+    if len(named) != 1:
+        raise _wrong(path, "more than one type besides null" if named else "no type besides null")
+
+
+def _check_foreign(schema: Mapping[str, Any], path: _Path) -> None:
+    """Keywords of the declaration's own (ai.google.dev/api/caching#Schema): JSON Schema checks none."""
+    if not isinstance(schema.get("nullable", False), bool):
+        raise _wrong(path, "nullable must be true or false")
+    order = schema.get("propertyOrdering", [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        raise _wrong(path, "propertyOrdering must be a list of names")
+
+
+def _variants(schema: Mapping[str, Any], key: str, path: _Path) -> list[Any]:
+    """Those of ``anyOf`` or ``oneOf``, without a plain ``null``: it is said as ``nullable``."""
+    variants = schema.get(key, ())
+    real = [one for one in variants if not (isinstance(one, Mapping) and one.get("type") == "null")]
+    if variants and not real:
+        raise _wrong((*path, key), "no type besides null")
+    return real
 
 
 class ArgumentCheck:

@@ -36,6 +36,22 @@ _MAX_NAME = 128
 log = structlog.get_logger(__name__)
 
 
+STOP_SECONDS = 2.0
+"""How long a tool that is cancelled may take to clean up before the call goes on without it."""
+_STOPPING: set[asyncio.Future[Any]] = set()
+"""Cancelled tools, so that one which lingers is not collected in the middle of its work."""
+
+
+class _TookTooLongError(Exception):
+    """The tool's time is over."""
+
+
+def _stopped(work: asyncio.Future[Any]) -> None:
+    _STOPPING.discard(work)
+    if not work.cancelled():
+        work.exception()  # nobody is left to take it
+
+
 class Outcome(Enum):
     """What became of one use of a tool."""
 
@@ -205,21 +221,40 @@ class Toolbox:
         tool, call = use.tool, use.call
         use.begun = True
         limit = self._limits.time_limit if tool.time_limit is None else tool.time_limit
-        deadline = asyncio.timeout(limit)
         try:
-            async with deadline:
-                value = await tool.run(call.args, ToolContext(self._control, self._log(use)))
+            value = await self._within(limit, use)
             return Outcome.DONE, self._result(call, {"result": value}, tool.scheduling)
         except ToolError as error:
             return Outcome.ERROR, self._result(call, {"error": str(error)})
         except (Exception, asyncio.CancelledError) as error:  # anybody's code: it must not end the call
             if isinstance(error, asyncio.CancelledError) and _cancelled():
                 raise
-            if isinstance(error, TimeoutError) and deadline.expired():
+            if isinstance(error, _TookTooLongError):
                 why = f"{call.name} took longer than {limit:g} s and was stopped"
                 return Outcome.TIMEOUT, self._result(call, {"error": why})
             self._log(use).error("tool.defect", exc_info=error)
             return Outcome.DEFECT, self._result(call, {"error": f"{call.name} failed"})
+
+    async def _within(self, limit: float, use: _Use) -> Any:
+        """What the tool gives back. Raises what it raises, _TookTooLongError after ``limit`` seconds.
+
+        It runs in a task of its own: one that will not be cancelled is left behind after STOP_SECONDS, for
+        the call must be able to end.
+        """
+        work = asyncio.ensure_future(use.tool.run(use.call.args, ToolContext(self._control, self._log(use))))
+        try:
+            await asyncio.wait((work,), timeout=limit)
+            if not work.done():
+                raise _TookTooLongError
+        finally:
+            if not work.done():
+                work.cancel()
+                _STOPPING.add(work)
+                work.add_done_callback(_stopped)
+                await asyncio.wait((work,), timeout=STOP_SECONDS)
+                if not work.done():
+                    self._log(use).error("tool.does_not_stop")
+        return work.result()
 
     def _over(self, use: _Use, outcome: Outcome) -> None:
         """Strike it off the ledger, once."""

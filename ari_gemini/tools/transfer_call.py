@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ari_gemini.errors import ToolError
-from ari_gemini.realtime.functions import FunctionDeclaration
+from ari_gemini.realtime.functions import FunctionDeclaration, Scheduling
 from ari_gemini.tools.base import Tool, ToolContext
 from ari_gemini.tools.destination import Destination
 from ari_gemini.tools.hangup_call import FAREWELL_LIMIT
@@ -21,6 +21,8 @@ class TransferCall(Tool):
     """Transfers the caller, blind or attended as the table says. ``destinations`` maps names to places."""
 
     undoable = False
+    scheduling: Scheduling = "interrupt"
+    """The party is on the line: what the model was about to tell the caller is not for its ears."""
 
     def __init__(self, destinations: Mapping[str, Destination]) -> None:
         self._destinations = dict(destinations)

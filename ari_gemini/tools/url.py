@@ -34,6 +34,11 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _HIDING = re.compile(r"%(25)*(2[EF]|5C|[01][0-9A-F]|7F)", re.IGNORECASE)
 """A slash, backslash, control character, or the dot left by escaping twice: no path needs them escaped, and
 servers that decode before they look read another path."""
+_OVERLONG = re.compile(r"%(25)*(C[01]|E0%(25)*[89][0-9A-F]|F0%(25)*8[0-9A-F])", re.IGNORECASE)
+"""How no character begins in UTF-8 (RFC 3629, sections 3 and 4): lenient servers read a dot or slash."""
+_PARAMETERS = re.compile(r";|%(?:25)*3B", re.IGNORECASE)
+"""Where the parameters of a segment begin (RFC 3986, section 3.3). Java's servlet containers take them off
+before they look for dot segments, so that ``..;`` is ``..`` to them."""
 _PATH_SAFE = "/!$&'()*+,;=:@%"
 """What may stand unescaped in a path: pchar and slash (RFC 3986, section 3.3). Percent signs are checked."""
 _QUERY_SAFE = _PATH_SAFE + "?"
@@ -140,9 +145,13 @@ def _path(text: str) -> str:
     escaped = _escape(text, _PATH_SAFE)
     if _HIDING.search(escaped):
         raise ValueError("the path of the URL holds an escaped slash, backslash, dot or control character")
+    if _OVERLONG.search(escaped):
+        raise ValueError("the path of the URL holds an escaped byte that is not UTF-8")
     for raw, segment in zip(text.split("/"), escaped.split("/"), strict=True):
         if segment in {".", ".."} and raw != segment:
             raise ValueError("the path of the URL holds an escaped dot segment")
+        if segment not in {".", ".."} and _PARAMETERS.split(segment, maxsplit=1)[0] in {".", ".."}:
+            raise ValueError("the path of the URL holds a dot segment with a semicolon")
     return _without_dots(escaped)
 
 

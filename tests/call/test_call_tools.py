@@ -351,3 +351,75 @@ def happens(rig, what: str, number: str) -> None:
             rig.call.audio(TONE[:320], 8000)
     elif rig.leg.parties:
         rig.leg.parties[-1].gone.set()
+
+
+# Transfers that meet something else.
+
+OVER = (GenerationComplete(), TurnComplete())
+ADA = Destination(context="in", extension="7", attended=True)
+SALES = Destination(context="sales", extension="100")
+
+
+def say(seconds: float, level: int = 9000) -> AudioDelta:
+    return AudioDelta(struct.pack("<h", level) * int(seconds * 24000), 24000)
+
+
+async def test_the_rest_of_a_sentence_for_the_caller_is_not_for_the_party(clock, rig, until) -> None:
+    rig.equip(TransferCall({"Ada": ADA}), transfer={"Ada": ADA}, filler="none")
+    session = await rig.up()
+    await session.say(say(5.0))
+    await session.ask("transfer_call", destination="Ada", summary="Eve calls.")
+    await until(lambda: session.answers)
+    assert session.answers[0].scheduling == "interrupt"
+    at = len(rig.connection.written)
+    await session.say(say(1.0), *OVER)
+    await asyncio.sleep(2)
+    assert "join party" not in rig.steps, "its end is no introduction"
+    assert not any(audible(rig, at))
+    await session.say(say(0.5), *OVER)
+    assert (await rig.done()).cause is Cause.TRANSFERRED
+    assert sum(audible(rig, at)) in (25, 26)
+
+
+async def test_a_model_that_waits_for_its_tools_goes_on_in_the_same_turn(clock, rig, until) -> None:
+    rig.audio_during_tools = False
+    rig.equip(TransferCall({"Ada": ADA}), transfer={"Ada": ADA}, filler="none")
+    session = await rig.up()
+    await session.say(say(0.5))
+    await session.ask("transfer_call", destination="Ada", summary="Eve calls.")
+    await until(lambda: session.answers)
+    at = len(rig.connection.written)
+    await session.say(say(0.5), *OVER)
+    assert (await rig.done()).cause is Cause.TRANSFERRED
+    assert sum(audible(rig, at)) in (25, 26)
+
+
+@pytest.mark.parametrize("first", ["hangup_call", "transfer_call"])
+async def test_a_hangup_asked_for_with_a_transfer_does_not_come_before_it(clock, rig, first: str) -> None:
+    rig.equip(HangupCall(), TransferCall({"Sales": SALES}), transfer={"Sales": SALES}, filler="none")
+    session = await rig.up()
+    calls = [
+        FunctionCall("1", "hangup_call"),
+        FunctionCall("2", "transfer_call", {"destination": "Sales"}),
+    ]
+    calls.sort(key=lambda call: call.name != first)
+    await session.say(say(0.5), *OVER, ToolCall(tuple(calls)))
+    assert (await rig.done()).cause is Cause.TRANSFERRED
+
+
+async def test_a_key_pressed_while_a_tool_works_does_not_cost_the_answer(clock, rig, until) -> None:
+    rig.audio_during_tools = False
+    work = Work()
+    rig.equip(work, filler="none")
+    session = await rig.up()
+    await session.say(say(0.2))
+    await session.ask("work")
+    rig.call.digit("1")
+    work.finish.set()
+    await until(lambda: session.answers)
+    at = len(rig.connection.written)
+    await session.say(say(0.5), *OVER)
+    await asyncio.sleep(1)
+    assert sum(audible(rig, at)) in (25, 26)
+    rig.call.end(Cause.CALLER_HANGUP)
+    await rig.done()

@@ -190,7 +190,7 @@ async def test_a_model_that_says_nothing_hangs_up_after_the_pause(line: Line) ->
 
 
 def speaks(line: Line) -> None:
-    for _ in range(5):
+    for _ in range(20):
         line.rig.call.audio(VOICE, 8000)
 
 

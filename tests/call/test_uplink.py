@@ -224,7 +224,31 @@ async def test_who_wants_to_know_is_told_whenever_the_caller_begins_to_speak() -
     silence = bytes(320)
     for pcm in [silence] * 10 + [tone] * 20 + [silence] * 30 + [tone] * 20:
         uplink.audio(pcm, 8000)
-    assert told == [13, 63], "60 ms of voice make a beginning, once"
+    assert told == [27, 77], "300 ms of clear voice from the beginning that is found, once"
+
+
+@pytest.mark.parametrize(("level", "frames"), [(8000, 10), (200, 60)], ids=["a bump", "an echo"])
+async def test_what_is_short_or_soft_is_not_the_caller_making_himself_heard(level: int, frames: int) -> None:
+    told = []
+    uplink = Uplink(Timeline(), lambda: 0.0, lambda: told.append(uplink.frames))
+    tone = (level * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
+    silence = bytes(320)
+    for pcm in ([silence] * 30 + [tone] * frames) * 5:
+        uplink.audio(pcm, 8000)
+    assert told == []
+
+
+async def test_what_is_forgotten_is_never_sent(line: Line, make_session) -> None:
+    session = make_session()
+    line.uplink.hold(True)
+    line.run(session)
+    for n in range(5):
+        line.uplink.audio(frame(n), 8000)
+    line.uplink.forget()
+    line.uplink.audio(frame(5), 8000)
+    line.uplink.hold(False)
+    assert await session.until_heard(640) == resampled(frame(5))
+    assert line.uplink.dropped == 5
 
 
 async def test_nothing_is_sent_while_held_and_it_goes_on_in_order(line: Line, make_session) -> None:
@@ -275,7 +299,7 @@ async def test_speech_is_noticed_while_held() -> None:
     uplink = Uplink(Timeline(), lambda: 0.0, lambda: told.append(True))
     uplink.hold(True)
     tone = (8000 * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
-    for _ in range(5):
+    for _ in range(20):
         uplink.audio(tone, 8000)
     assert told == [True]
 

@@ -315,6 +315,34 @@ def test_a_secret_that_comes_back_is_hidden() -> None:
     assert said(b"you sent s3cr3t/x, twice", limit=18, secrets=["s3cr3t/x"]).body == "you sent [secret],"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("you sent Bearer s3cr3t/xyz", "you sent [secret]"),
+        ("you sent Bearer s3cr3t/xy", "you sent [secret]"),
+        ("you sent Bearer s", "you sent [secret]"),
+        ("you sent s3cr3t/xy", "you sent [secret]"),
+        ("you sent s3cr3t", "you sent [secret]"),
+        ("you sent s3cr3", "you sent s3cr3"),
+        ("s3cr3t", "[secret]"),
+        ("s3cr3t/x, it was", "s3cr3t/x, it was"),
+        ("s3cr3t/xyz s3cr3t/x", "[secret] [secret]"),
+        ("abcabcabcabc", "[secret]"),
+        ("abcabcabcab", "[secret]"),
+    ],
+)
+def test_a_secret_that_is_cut_is_hidden(text: str, shown: str) -> None:
+    secrets = ["Bearer s3cr3t/xyz", "s3cr3t/xyz", "abcabcabcabc"]
+    for data in (f"{text}!", f"{text}, and so on"):
+        answer = said(data.encode(), "text/plain", limit=len(text), secrets=secrets)
+        assert answer.body == shown
+        assert answer.note == f"cut: only the first {len(text)} bytes were read"
+
+
+def test_the_end_of_a_whole_answer_is_left_alone() -> None:
+    assert said(b"you sent s3cr3t", "text/plain", secrets=["s3cr3t/x"]).body == "you sent s3cr3t"
+
+
 def test_nothing_to_hide() -> None:
     value = {"a": [1.5, True]}
     assert hide(value, []) is value

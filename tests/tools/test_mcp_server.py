@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import structlog
+from mcp_types import Tool as ListedTool
 
 from ari_gemini.errors import ConfigError, ToolError
 from ari_gemini.gemini.functions import to_gemini_schema
@@ -75,6 +76,19 @@ async def running(configured: McpSettings, *, ready: bool = True) -> AsyncIterat
         assert isinstance(ended, asyncio.CancelledError)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not others
+
+
+def takes(server: McpServer) -> list[list[ListedTool]]:
+    """Every list of tools that it takes over from now on, noted when that is done."""
+    taken: list[list[ListedTool]] = []
+    take = server._take
+
+    async def noting(listed: list[ListedTool]) -> None:
+        await take(listed)
+        taken.append(listed)
+
+    server._take = noting  # type: ignore[method-assign]
+    return taken
 
 
 async def use(server: McpServer, name: str, /, **args: Any) -> Any:
@@ -240,19 +254,105 @@ async def test_a_list_in_pages_is_read_whole() -> None:
 
 async def test_changes_that_nobody_announces_are_seen_in_time() -> None:
     async with running(settings(command=plain(), refresh=0.02)) as server:
-        listed: list[int] = []
-        server._take = lambda tools: listed.append(len(tools))  # type: ignore[method-assign,assignment]
-        await until(lambda: len(listed) >= 3)
+        taken = takes(server)
+        await until(lambda: len(taken) >= 3)
 
 
 async def test_a_flood_of_changes_is_looked_at_in_peace() -> None:
     async with running(settings(command=plain())) as server:
-        taken: list[object] = []
-        server._take = taken.append  # type: ignore[method-assign,assignment]
+        taken = takes(server)
         for _ in range(5):
             await call(server, "flood")
         await until(lambda: taken)
         assert len(taken) <= 2
+
+
+# -- what is made of a list ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tools converted, each time that one is."""
+    names: list[str] = []
+    convert = mcp_server._declaration
+
+    def noting(name: str, *rest: Any) -> Any:
+        names.append(name)
+        return convert(name, *rest)
+
+    monkeypatch.setattr(mcp_server, "_declaration", noting)
+    return names
+
+
+def listing(*names: str, **said: Any) -> list[ListedTool]:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "const": 1}}}
+    return [ListedTool.model_validate({"name": name, "inputSchema": schema, **said}) for name in names]
+
+
+def unconnected(*wanted: str) -> McpServer:
+    return McpServer("shop", settings(command=["x"]), {}, wanted or None)
+
+
+async def test_only_what_is_wanted_is_converted(converted: list[str], lines: Lines) -> None:
+    server = unconnected("shop.b", "shop.d", "shop.absent", "other.a")
+    await server._take([*listing("a", "b", "c", "d", "a"), *listing("e", inputSchema={"$ref": "#"})])
+    assert converted == list(server.tools()) == ["shop.b", "shop.d"]
+    assert lines == []  # neither about what is listed twice nor about what is no schema: nobody wants them
+
+
+async def test_what_has_not_changed_is_not_converted_again(converted: list[str], lines: Lines) -> None:
+    server = unconnected()
+    bad = listing("bad", inputSchema={"type": "object", "properties": {"a": {"$ref": "#"}}})
+    await server._take([*listing("a", "b"), *bad, *bad])
+    before = server.tools()
+    assert converted == ["shop.a", "shop.b", "shop.bad"]
+    await server._take([*bad, *listing("b", "a"), *bad])
+    assert len(converted) == 3
+    assert all(server.tools()[name] is before[name] for name in ("shop.a", "shop.b"))
+    assert [line["tool"] for line in said(lines, "! mcp tool left out")] == ["shop.bad"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "Another."},
+        {"inputSchema": {"type": "object", "properties": {"a": {"type": "integer", "const": True}}}},
+    ],
+)
+async def test_what_has_changed_is_converted_again(converted: list[str], change: dict[str, Any]) -> None:
+    server = unconnected()
+    await server._take(listing("a", "b"))
+    before = server.tools()
+    await server._take([*listing("a", **change), *listing("b")])
+    assert converted == ["shop.a", "shop.b", "shop.a"]
+    assert server.tools()["shop.a"] is not before["shop.a"]
+    assert server.tools()["shop.b"] is before["shop.b"]
+    await server._take(listing("b"))
+    await server._take(listing("a", "b"))
+    assert converted[3:] == ["shop.a"]  # what was gone is forgotten
+
+
+async def test_others_run_between_two_tools_and_see_all_or_nothing(converted: list[str]) -> None:
+    server = unconnected()
+    taking = asyncio.create_task(server._take(listing(*"abcdefgh")))
+    seen = []
+    while not taking.done():
+        await asyncio.sleep(0)
+        seen.append((len(converted), len(server.tools())))
+    assert [count for count, _ in dict(seen).items()] == list(range(1, 9))
+    assert {known for _, known in seen} == {0, 8}
+
+
+async def test_a_list_half_taken_changes_nothing(converted: list[str]) -> None:
+    server = unconnected()
+    await server._take(listing("a"))
+    taking = asyncio.create_task(server._take(listing("b", "c")))
+    await asyncio.sleep(0)  # it has converted the first of both, and lets others run
+    assert converted == ["shop.a", "shop.b"]
+    taking.cancel()
+    await asyncio.wait([taking])
+    assert taking.cancelled()
+    assert list(server.tools()) == ["shop.a"]
 
 
 # -- bad servers ---------------------------------------------------------------------------------------
@@ -298,8 +398,8 @@ async def test_tools_that_no_model_can_be_told_of_are_left_out_once(lines: Lines
         assert list(server.tools()) == ["shop.good", "shop.wordy"]
         assert server.tools()["shop.good"].declaration.description == "It is good"
         assert len(server.tools()["shop.wordy"].declaration.description) == 4096
-        before = server.tools()["shop.good"]
-        await until(lambda: server.tools()["shop.good"] is not before)
+        taken = takes(server)
+        await until(lambda: len(taken) >= 2)
     reasons = {line["tool"]: line["reason"] for line in said(lines, "! mcp tool left out")}
     assert len(said(lines, "! mcp tool left out")) == len(reasons) == 6
     assert reasons["shop.good"] == "it is listed twice"

@@ -6,16 +6,52 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ari_gemini.tools.result import bounded
+from ari_gemini.tools.result import MAX_DEPTH, bounded
 
 
 def test_a_result_within_itself_is_an_error() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert bounded({"result": loop}, 256) == {"error": "the result is not JSON (ValueError)"}
+
+
+def nested(levels: int, kind: str = "list") -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = {"list": [value], "tuple": (value,), "dict": {"a": value}}[kind]
+    return value
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
+def test_what_is_nested_too_deeply_goes_on_as_text(kind: str) -> None:
+    """The response is a level of its own."""
+    just = {"result": nested(MAX_DEPTH - 1, kind)}
+    assert bounded(just, 1024) is just
+    for value in (nested(MAX_DEPTH, kind), [1, {}, nested(MAX_DEPTH, kind), "y"]):
+        assert bounded({"result": value}, 1024) == {"result": json.dumps(value)}
+
+
+def test_deep_text_is_bounded() -> None:
+    value = nested(40, "dict")  # escaped as text it grows past what it fits as structure
+    whole = {"result": value}
+    assert size(whole) < 300 < size({"result": json.dumps(value)})
+    response = bounded(whole, 300)
+    assert json.dumps(value).startswith(response["result"])
+    assert response["note"].startswith("cut: the first ")
+    assert 290 <= size(response) <= 300
+
+
+@pytest.mark.parametrize("levels", [100, 500, 100_000])
+def test_no_depth_is_too_much(levels: int) -> None:
+    value = nested(levels)
+    assert bounded({"result": value}, 1 << 20) in (
+        {"result": "[" * levels + '"x"' + "]" * levels},
+        {"error": "the result is nested too deeply"},
+    )
 
 
 def size(response: Mapping[str, Any]) -> int:

@@ -202,7 +202,74 @@ def test_whatever_comes_is_inlined_or_refused(schema: dict[str, Any]) -> None:
         ArgumentCheck(parameters)
 
 
+KINDS = st.sampled_from(["object", "string", "integer", "null"])
+RANDOM_SCHEMAS = st.recursive(
+    st.just({}) | st.builds(lambda kind: {"type": kind}, KINDS | st.lists(KINDS, max_size=3)),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "type": KINDS | st.lists(KINDS, min_size=1, max_size=3, unique=True),
+            "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner | st.booleans(), max_size=2),
+            "required": st.lists(st.sampled_from(["a", "b"]), max_size=2),
+            "items": inner | st.booleans(),
+            "anyOf": st.lists(inner, max_size=3),
+            "oneOf": st.lists(inner, max_size=3),
+            "allOf": st.lists(inner, min_size=1, max_size=2),
+            "nullable": st.booleans() | st.sampled_from([None, 0, "yes"]),
+            "propertyOrdering": st.lists(st.sampled_from(["a", "b", 1]), max_size=2) | st.just("ab"),
+        },
+    ),
+    max_leaves=6,
+)
+
+
+def own_keywords_are_right(said: Any) -> bool:
+    """Whether every ``nullable`` and ``propertyOrdering`` in it has the type that the service wants."""
+    order = said.get("propertyOrdering", [])
+    children = [*said.get("properties", {}).values(), *said.get("anyOf", [])]
+    children += [said["items"]] if "items" in said else []
+    return (
+        isinstance(said.get("nullable", False), bool)
+        and isinstance(order, list)
+        and all(isinstance(name, str) for name in order)
+        and all(own_keywords_are_right(child) for child in children)
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(RANDOM_SCHEMAS)
+def test_what_is_declarable_is_never_refused_later(one: dict[str, Any]) -> None:
+    """A session whose setup is refused ends the call; a tool that is refused is only missing."""
+    try:
+        parameters = declarable(inlined({"type": "object", "properties": {"a": one}}))
+    except ConfigError:
+        return
+    assert parameters is not None
+    assert own_keywords_are_right(to_gemini_schema(parameters, "f"))
+
+
 # -- declarable ------------------------------------------------------------------------------------------
+
+
+def of_a(one: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": one}}
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {},
+        {"type": ["string", "null"]},
+        {"type": ["integer"]},
+        {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        {"oneOf": [{"type": "null"}, {"type": "string"}, {"type": "integer"}]},
+        {"type": "string", "nullable": True},
+        {"type": "object", "properties": {"b": {}, "c": {}}, "propertyOrdering": ["c", "b"]},
+    ],
+)
+def test_null_beside_one_type_and_the_declarations_own_keywords_pass(one: dict[str, Any]) -> None:
+    assert declarable(of_a(one)) == of_a(one)
+    to_gemini_schema(of_a(one), "f")
 
 
 @pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "object", "properties": {}}])
@@ -221,6 +288,19 @@ def test_no_properties_mean_no_parameters(schema: dict[str, Any]) -> None:
         ({"type": "object", "properties": {"a": {"items": False}}}, "a.items: true and false"),
         ({"type": "object", "properties": {"a": {"anyOf": [{"not": {}}]}}}, "a.anyOf: not"),
         ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "b is required"),
+        ({"type": "null"}, "the top: no type besides null"),
+        (of_a({"type": "null"}), "a: no type besides null"),
+        (of_a({"type": ["null"]}), "a: no type besides null"),
+        (of_a({"type": []}), "a: no type besides null"),
+        (of_a({"items": {"type": "null"}}), "a.items: no type besides null"),
+        (of_a({"type": ["string", "null", "integer"]}), "a: more than one type besides null"),
+        (of_a({"anyOf": [{"type": "null"}]}), "a.anyOf: no type besides null"),
+        (of_a({"oneOf": [{"type": "null"}, {"type": "null"}]}), "a.oneOf: no type besides null"),
+        (of_a({"anyOf": [{"type": "string"}, {"type": ["null"]}]}), "a.anyOf: no type besides null"),
+        (of_a({"type": "string", "nullable": "yes"}), "a: nullable must be true or false"),
+        (of_a({"type": "string", "nullable": None}), "a: nullable must be true or false"),
+        (of_a({"propertyOrdering": "ab"}), "a: propertyOrdering must be a list of names"),
+        (of_a({"propertyOrdering": ["a", 1]}), "a: propertyOrdering must be a list of names"),
     ],
 )
 def test_what_no_declaration_can_say_is_refused(schema: dict[str, Any], words: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -31,6 +32,9 @@ from ari_gemini.tools.url import MAX_URL, Prefix, Url, covering, join, normalise
         ("https://h/a%20b?q=%2F..%5c", "https://h/a%20b?q=%2F..%5C"),
         ("https://h/{a}|?f[0]=^", "https://h/%7Ba%7D%7C?f%5B0%5D=%5E"),
         ("https://h/a;b=1,2:@!$&'()*+=", "https://h/a;b=1,2:@!$&'()*+="),
+        ("https://h/a;../..b;x/...;/;..%3b", "https://h/a;../..b;x/...;/;..%3B"),
+        ("https://h/a;x/../b?..;/%C0", "https://h/b?..;/%C0"),
+        ("https://h/ÀÁ/%e0%a0%80/%F0%90%80%80", "https://h/%C3%80%C3%81/%E0%A0%80/%F0%90%80%80"),
         ("https://h/x#f#g", "https://h/x"),
         ("https://my_api-1/", "https://my_api-1/"),
         ("https://straße.example/", "https://xn--strae-oqa.example/"),
@@ -118,6 +122,25 @@ REFUSED = {
         *("https://h/%25%32%65/", "https://h/%25%32%46"),
     ],
     "escaped dot segment": ["https://h/%2e%2e/x", "https://h/%2E/", "https://h/a/.%2e", "https://h/%2e."],
+    "dot segment with a semicolon": [
+        *(
+            "https://h/stock/..;/admin",
+            "https://h/stock/%2e%2e;/admin",
+            "https://h/..%3B",
+            "https://h/..%3bx/a",
+        ),
+        *(
+            "https://h/a/.;",
+            "https://h/a/%2E;x=1/b",
+            "https://h/a/..;/..",
+            "https://h/..;a;b",
+            "https://h/.%253b",
+        ),
+    ],
+    "escaped byte that is not UTF-8": [
+        *("https://h/%C0%AE%C0%AE/x", "https://h/%c0%af", "https://h/a%C1%9C", "https://h/a%25c0%25ae"),
+        *("https://h/%E0%80%AF", "https://h/%f0%80%80%af", "https://h/%c1"),
+    ],
     "half a character": ["https://h/\ud800", "https://h/?\udfff"],
     "longer than": ["https://h/" + "a" * MAX_URL, "https://h/" + "ü" * 500],
 }
@@ -244,6 +267,8 @@ URLISH = st.lists(
                 ),
                 *(
                     "%252e",
+                    "%3b",
+                    "%C0",
                     ";",
                     "&",
                     "=",
@@ -277,7 +302,8 @@ def test_normalise_is_idempotent_and_clean(scheme: str, rest: str) -> None:
     assert text.isascii()
     assert text.isprintable()
     assert not set(' "<>\\^`{|}#') & set(text)
-    assert not {".", ".."} & set(url.path.split("/"))
+    assert not {".", ".."} & {re.split(";|%3B", segment)[0] for segment in url.path.split("/")}
+    assert not {"%C0", "%C1"} & set(re.findall("%..", url.path))
     assert url.origin + url.path + url.query == text
     assert Prefix(url.origin, url.path).covers(url)
 
