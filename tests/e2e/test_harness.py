@@ -374,8 +374,8 @@ async def test_twenty_callers_without_sip_at_once(asterisk: Asterisk) -> None:
     assert all([await caller.up() for caller in callers])
     await asyncio.gather(*(caller.hang_up() for caller in callers))
     await asterisk.empty()
-    # MixMonitor, which records them, leaves sound out when the machine is busy: what is exact is right, and one
-    # that is not has heard something all the same. Exact sound is measured with phones.
+    # MixMonitor, which records them, leaves sound out when the machine is busy: one that is not exact has
+    # heard something all the same. Exact sound is measured with phones.
     matches = [align(caller.heard(), SPEECH) for caller in callers]
     exact = [match for match in matches if match.correlation >= 0.99]
     assert len(exact) >= 10
