@@ -14,7 +14,7 @@ from ari_gemini.call.conversation import Conversation
 from ari_gemini.call.leg import Consultation, Identity, Leg
 from ari_gemini.call.signal import first_of
 from ari_gemini.errors import AriConflict, AriError, AriNotFound, CallEnded, Cause, ToolError
-from ari_gemini.tools.base import CallControl
+from ari_gemini.tools.base import FAREWELL_LIMIT, CallControl
 from ari_gemini.tools.destination import Destination
 
 TAIL_SECONDS = 0.4
@@ -24,8 +24,6 @@ goodbye."""
 OPEN_TAIL_SECONDS = 1.0
 """The same while the model has not said that its turn is complete: it may still go on, and was seen to
 deliver slower than real time."""
-FAREWELL_SECONDS = 30.0
-"""How long a farewell may last: longer than anyone says goodbye."""
 LAST_WORDS_SECONDS = 3.0
 """How long the caller goes on hearing the model after the other party has answered, who waits meanwhile."""
 INTRODUCTION_SECONDS = 12.0
@@ -99,7 +97,7 @@ class Control(CallControl):
     async def farewell(self) -> None:
         """Wait until the caller has heard all, and a pause after it. Raises ToolError when he speaks.
 
-        After FAREWELL_SECONDS it returns whatever is left. Cancelling just ends the waiting.
+        After FAREWELL_LIMIT it returns whatever is left. Cancelling just ends the waiting.
         """
         self._not_while_asking()
         await self._leave()
@@ -109,7 +107,7 @@ class Control(CallControl):
         """Hear the model out. Raises ToolError when the caller speaks."""
         active = self._conversation.caller_active
         spoke = active.beyond(active.count)
-        if await first_of(spoke, self._heard_out(), timeout=FAREWELL_SECONDS) == 0:
+        if await first_of(spoke, self._heard_out(), timeout=FAREWELL_LIMIT) == 0:
             raise ToolError(CALLED_OFF)
 
     def hang_up(self) -> None:

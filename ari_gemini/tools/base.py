@@ -12,6 +12,9 @@ from structlog.typing import FilteringBoundLogger
 from ari_gemini.realtime.functions import FunctionDeclaration, Scheduling
 from ari_gemini.tools.destination import Destination
 
+FAREWELL_LIMIT = 30.0
+"""Seconds ``CallControl.farewell`` waits at most: longer than anyone says goodbye."""
+
 
 class CallControl(Protocol):
     """What a call lets its tools do. All but ``hang_up`` may raise ToolError, for the model to read."""

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ari_gemini.realtime.functions import FunctionDeclaration
-from ari_gemini.tools.base import Tool, ToolContext
-
-FAREWELL_LIMIT = 30.0
-"""Seconds a farewell may take: longer than anyone says goodbye, and then the call ends all the same."""
+from ari_gemini.tools.base import FAREWELL_LIMIT, Tool, ToolContext
 
 
 class HangupCall(Tool):

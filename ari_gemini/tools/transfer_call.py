@@ -7,9 +7,8 @@ from typing import Any
 
 from ari_gemini.errors import ToolError
 from ari_gemini.realtime.functions import FunctionDeclaration, Scheduling
-from ari_gemini.tools.base import Tool, ToolContext
+from ari_gemini.tools.base import FAREWELL_LIMIT, Tool, ToolContext
 from ari_gemini.tools.destination import Destination
-from ari_gemini.tools.hangup_call import FAREWELL_LIMIT
 
 _MARGIN = 15.0
 """Seconds for the requests before and after the ringing."""

@@ -232,7 +232,7 @@ async def test_a_farewell_without_end_is_ended(line: Line) -> None:
     await line.session.say(HANG_UP)
     await asyncio.sleep(10)
     await line.done(Cause.MODEL_HANGUP)
-    assert len(line.rig.connection.written) - before in (1499, 1500, 1501), "FAREWELL_SECONDS in frames"
+    assert len(line.rig.connection.written) - before in (1499, 1500, 1501), "FAREWELL_LIMIT in frames"
 
 
 async def test_a_farewell_that_is_taken_back_leaves_nothing(line: Line) -> None:

@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 from ari_gemini.errors import ToolError
-from ari_gemini.tools.base import ToolContext
-from ari_gemini.tools.hangup_call import FAREWELL_LIMIT, HangupCall
+from ari_gemini.tools.base import FAREWELL_LIMIT, ToolContext
+from ari_gemini.tools.hangup_call import HangupCall
 
 sys.path.insert(0, str(Path(__file__).parent))
 

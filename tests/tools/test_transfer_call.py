@@ -12,9 +12,8 @@ import structlog
 
 from ari_gemini.errors import ToolError
 from ari_gemini.gemini.functions import to_gemini_schema
-from ari_gemini.tools.base import ToolContext
+from ari_gemini.tools.base import FAREWELL_LIMIT, ToolContext
 from ari_gemini.tools.destination import Destination
-from ari_gemini.tools.hangup_call import FAREWELL_LIMIT
 from ari_gemini.tools.transfer_call import MAX_SUMMARY, TransferCall
 
 sys.path.insert(0, str(Path(__file__).parent))
