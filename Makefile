@@ -10,6 +10,10 @@ MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 
 PYTHON ?=
 PYTEST_ARGS ?=
+RUNS ?= 20
+MINUTES ?= 60
+CALLS ?= 20
+SEED ?= 1
 UPGRADE ?=
 UV ?= uv>=0.13,<1
 
@@ -47,6 +51,16 @@ lint: setup ## style, types, import contracts, module-to-test map
 bench: setup ## resampler and calls, as tables (minutes; wants an idle machine)
 	@$(BIN)/python tests/bench/resampler.py
 	@$(BIN)/python tests/bench/calls.py
+
+.PHONY: faults
+faults: setup ## every fault RUNS=20 times on a real Asterisk, as a table (half an hour)
+	@tests/e2e/fetch >/dev/null
+	@$(BIN)/python tests/e2e/faults.py --runs $(RUNS)
+
+.PHONY: soak
+soak: setup ## MINUTES=60 of CALLS=20 at once on a real Asterisk while everything fails (SEED=1)
+	@tests/e2e/fetch >/dev/null
+	@$(BIN)/python tests/e2e/soak.py --minutes $(MINUTES) --calls $(CALLS) --seed $(SEED)
 
 .PHONY: lock
 lock: $(VENV)/.python ## pin what pyproject.toml asks for; UPGRADE=1 takes newer releases

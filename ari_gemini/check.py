@@ -32,9 +32,11 @@ from ari_gemini.errors import (
     QuotaExceeded,
     SessionError,
     SessionRefused,
+    SessionUnavailable,
 )
 from ari_gemini.gemini.session import open_session
 from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.tokens import TokenSource, token_source
 from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import SessionSettings
 from ari_gemini.tools.catalogue import Catalogue
@@ -95,15 +97,18 @@ async def check(
         report.note(
             "no [ari] section: only the AudioSocket() application is served, and callers are not verified"
         )
+    elif config.ari.mode == "outbound":
+        report.note(
+            f"Asterisk connects to {config.ari.listen}, once per call: nothing can be asked of it from here"
+        )
     else:
         await _asterisk(report, config, config.ari, before_start=before_start)
-    if in_clear(config.gemini.base_url):
-        report.note("gemini.base_url is ws://: key and conversation cross the network unencrypted")
+    _crosses_in_clear(report, config.gemini)
     catalogue = config.catalogue(environ or {})
-    async with _tool_servers(report, catalogue):
+    async with _tool_servers(report, catalogue), _tokens(config.gemini) as tokens:
         for name, agent in config.agents.items():
-            tools = _tools(report, name, agent, catalogue)
-            await _gemini(report, config.gemini, name, agent.session_settings({}, tools))
+            session = agent.session_settings({}, _tools(report, name, agent, catalogue))
+            await _gemini(report, config.gemini, name, session, tokens)
     say("all is well" if report.well else "something is wrong, see FAIL above")
     return report.well
 
@@ -257,16 +262,40 @@ def _tools(report: Report, name: str, agent: Agent, catalogue: Catalogue) -> lis
     return [tool.declaration for tool in tools.values()]
 
 
-async def _gemini(report: Report, settings: GeminiSettings, agent: str, session: SessionSettings) -> None:
+def _crosses_in_clear(report: Report, settings: GeminiSettings) -> None:
+    if in_clear(settings.base_url):
+        what = "key" if settings.auth == "api_key" else "token"
+        report.note(f"gemini.base_url is ws://: {what} and conversation cross the network unencrypted")
+    if settings.broker_url is not None and in_clear(settings.broker_url):
+        report.note("gemini.broker_url is http://: secret and tokens cross the network unencrypted")
+
+
+@asynccontextmanager
+async def _tokens(settings: GeminiSettings) -> AsyncIterator[TokenSource | None]:
+    tokens = token_source(settings)
+    try:
+        yield tokens
+    finally:
+        if tokens is not None:
+            await tokens.close()
+
+
+async def _gemini(
+    report: Report, settings: GeminiSettings, agent: str, session: SessionSettings, tokens: TokenSource | None
+) -> None:
     """Open a session as the agent would and close it: key, model and every field of the setup are tried."""
     who = f"agent {agent!r} on {settings.model}"
     try:
-        opened = await open_session(settings, session)
+        opened = await open_session(settings, session, tokens=tokens)
     except SessionError as error:
-        report.bad(f"{who}: {error}", _advice(error))
-    else:
-        await opened.close()
+        report.bad(f"{who}: {error}", _advice(error, broker=settings.broker_url is not None))
+        return
+    await opened.close()
+    if tokens is None:
         report.good(f"{who}: Gemini accepts key, model and setup")
+    else:
+        minted = "the broker gives a token" if settings.broker_url is not None else "a token is minted"
+        report.good(f"{who}: {minted}, and Gemini accepts token, model and setup")
 
 
 def in_clear(url: str) -> bool:
@@ -280,10 +309,18 @@ def in_clear(url: str) -> bool:
         return True  # a name, which may lead anywhere
 
 
-def _advice(error: SessionError) -> str:
-    """The first fitting row of ADVICE."""
-    return next(advice for kind, advice in ADVICE if isinstance(error, kind))
+def _advice(error: SessionError, *, broker: bool = False) -> str:
+    """The first fitting row of ADVICE, after those of BROKER_ADVICE where a broker has its part in it."""
+    rows = (*BROKER_ADVICE, *ADVICE) if broker else ADVICE
+    return next(advice for kind, advice in rows if isinstance(error, kind))
 
+
+BROKER_ADVICE: tuple[tuple[type[SessionError], str], ...] = (
+    (KeyRefused, "broker_secret must be the broker's, its key a good one, and its clock right: see its log"),
+    (ModelRefused, "gemini.model must be one of the broker's broker.models"),
+    (SessionUnavailable, "can this machine reach gemini.broker_url and gemini.base_url, and are they up?"),
+)
+"""The same where tokens come from a broker."""
 
 ADVICE: tuple[tuple[type[SessionError], str], ...] = (
     (KeyRefused, "make a key in Google AI Studio and give it as GEMINI_API_KEY or gemini.api_key_file"),

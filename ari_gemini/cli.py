@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ari-gemini {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="answer calls until SIGTERM")
+    serve = commands.add_parser(
+        "serve", help="answer calls until SIGTERM; a second one does not wait for calls to end"
+    )
     _add_config(serve)
     serve.set_defaults(run=_serve)
 
@@ -63,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    _add_token(
+        commands.add_parser("token", help="mint an ephemeral Gemini token, or be the broker that does")
+    )
+
     _add_simulators(commands.add_parser("simulate", help="stand-ins for the outside world"))
     return parser
 
@@ -74,6 +80,19 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TOML file; without it the environment and defaults are all",
     )
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
+    _add_config(token)
+    token.add_argument("--agent", metavar="NAME", help="good for this agent's sessions only (else for any)")
+    token.add_argument("--uses", type=int, metavar="N", help="sessions it may start (0: any number)")
+    token.add_argument("--lifetime", type=float, metavar="SECONDS", help="until its sessions end")
+    token.add_argument("--start-within", type=float, metavar="SECONDS", help="until none can be started")
+    token.set_defaults(run=_token)
+    kinds = token.add_subparsers(metavar="serve")
+    serve = kinds.add_parser("serve", help="mint tokens for workers that have no key, until SIGTERM")
+    _add_config(serve)
+    serve.set_defaults(run=_token_serve)
 
 
 def _add_simulators(simulate: argparse.ArgumentParser) -> None:
@@ -109,7 +128,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         service = Service(config, environ=os.environ)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.stop)
+            loop.add_signal_handler(number, service.drain)
         await service.run()
 
     _run(serve())
@@ -131,6 +150,32 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     logs.configure("error")
     return OK if _run(demo(arguments.out, os.environ)) else WRONG
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from ari_gemini.token_command import Wish, mint
+
+    wish = Wish(arguments.agent, arguments.uses, arguments.lifetime, arguments.start_within)
+    logs.configure("error")
+    print(_run(mint(arguments.config, os.environ, wish)))
+    return OK
+
+
+def _token_serve(arguments: argparse.Namespace) -> int:
+    from ari_gemini.config import load_token_config
+    from ari_gemini.gemini import broker
+
+    config = load_token_config(arguments.config, os.environ)
+    logs.configure(config.log.level, config.log.format)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await broker.serve(config.gemini, config.broker, stop)
+
+    _run(serve())
+    return OK
 
 
 def _simulate_gemini(arguments: argparse.Namespace) -> int:

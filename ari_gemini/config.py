@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -27,14 +27,17 @@ from pydantic_settings import (
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
-from ari_gemini.call.call import CallSettings
+from ari_gemini.call.drain import DrainSettings
 from ari_gemini.call.leg import DEFAULT_AGENT
+from ari_gemini.call.settings import CallSettings
 from ari_gemini.errors import ConfigError, SessionRefused
-from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.settings import BrokerSettings, GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
+from ari_gemini.state.settings import StateSettings
 from ari_gemini.telemetry.logs import Format, Level
 from ari_gemini.tools.catalogue import Catalogue
 from ari_gemini.tools.settings import ToolsSettings
+from ari_gemini.web.health import HealthSettings
 
 ENV_PREFIX = "ARI_GEMINI__"
 ENV_DELIMITER = "__"
@@ -57,7 +60,12 @@ class Secret(NamedTuple):
         return f"{self.env}_FILE"
 
 
-SECRETS = (Secret("gemini", "api_key", "GEMINI_API_KEY"), Secret("ari", "password", "ARI_PASSWORD"))
+SECRETS = (
+    Secret("gemini", "api_key", "GEMINI_API_KEY"),
+    Secret("gemini", "broker_secret", "ARI_GEMINI_BROKER_SECRET"),
+    Secret("ari", "password", "ARI_PASSWORD"),
+    Secret("state", "url", "ARI_GEMINI_STATE_URL"),
+)
 
 
 class LogSettings(BaseModel):
@@ -83,9 +91,13 @@ class Config(BaseSettings):
     ari: AriSettings | None = None
     audiosocket: AudioSocketSettings = AudioSocketSettings()
     gemini: GeminiSettings = GeminiSettings()
+    broker: BrokerSettings = BrokerSettings()
     calls: CallSettings = CallSettings()
+    drain: DrainSettings = DrainSettings()
+    health: HealthSettings = HealthSettings()
     tools: ToolsSettings = ToolsSettings()
     agents: dict[str, Agent] = Field(default_factory=lambda: {DEFAULT_AGENT: Agent()})
+    state: StateSettings = StateSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -106,7 +118,7 @@ class Config(BaseSettings):
             raise ValueError('audiosocket.verify: "ari" needs an [ari] section; without one say "none"')
         if DEFAULT_AGENT not in self.agents:
             raise ValueError(f"agents.{DEFAULT_AGENT}: missing; it answers callers for whom nobody is named")
-        if self.gemini.api_key is None:
+        if self.gemini.needs_key and self.gemini.api_key is None:
             raise ValueError("gemini.api_key: missing; set GEMINI_API_KEY or gemini.api_key_file")
         if self.ari is not None and self.ari.password is None:
             raise ValueError("ari.password: missing; set ARI_PASSWORD or ari.password_file")
@@ -123,6 +135,19 @@ class Config(BaseSettings):
         """The tools that some agent may use. Opens nothing."""
         names = [name for agent in self.agents.values() for name in agent.tools]
         return Catalogue(self.tools, names, environ)
+
+
+class TokenConfig(BaseModel):
+    """What the token commands need of the same file; nothing is asked of its other sections."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    gemini: GeminiSettings = GeminiSettings()
+    broker: BrokerSettings = BrokerSettings()
+    log: LogSettings = LogSettings()
+
+
+Sections = TypeVar("Sections", Config, TokenConfig)
 
 
 class _Environment(EnvSettingsSource):
@@ -148,6 +173,15 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
 
     Raises ConfigError, one line per mistake.
     """
+    return _load(Config, path, environ)
+
+
+def load_token_config(path: Path | None, environ: Mapping[str, str]) -> TokenConfig:
+    """The same for the token commands."""
+    return _load(TokenConfig, path, environ)
+
+
+def _load(kind: type[Sections], path: Path | None, environ: Mapping[str, str]) -> Sections:
     where = str(path) if path is not None else "(no file)"
     raw = _read_toml(path) if path is not None else {}
     _check_variables(environ)
@@ -155,11 +189,14 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
         raw = _merged(raw, _Environment(environ)())
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
+    if kind is TokenConfig:  # the secrets of other sections need not be on this machine
+        raw = {name: section for name, section in raw.items() if name in kind.model_fields}
     for secret in SECRETS:
-        _take_secret(raw, secret, where, environ)
+        if secret.section in kind.model_fields:
+            _take_secret(raw, secret, where, environ)
     _take_tool_secrets(raw, where, environ)
     try:
-        return Config(**raw)
+        return kind(**raw)
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False)
         raise ConfigError("\n".join(_line(mistake, where, environ) for mistake in mistakes)) from None

@@ -22,6 +22,8 @@
     │   ├── SessionUnavailable          cannot be had now (overload, network)       retry BACKOFF
     │   ├── QuotaExceeded               429, RESOURCE_EXHAUSTED                     retry LATER
     │   └── MalformedMessage            the peer sent what its protocol forbids     retry RESUME
+    ├── StateError                      a call's state cannot be kept or read       retry NO
+    │   └── StateUnavailable            its store cannot be had now                 retry BACKOFF
     ├── ToolError                       a tool cannot do what the model asked; the words are for the model
     └── CallEnded                       the one named ending of a call, with its cause
 """
@@ -151,6 +153,16 @@ class MalformedMessage(SessionError):
     retry = Retry.RESUME
 
 
+class StateError(AriGeminiError):
+    """The state of a call cannot be kept, or what was kept cannot be read."""
+
+
+class StateUnavailable(StateError):
+    """The store did not answer in time, or refuses to: gone, full, read-only."""
+
+    retry = Retry.BACKOFF
+
+
 class ToolError(AriGeminiError):
     """A tool cannot do what the model asked. The message goes to the model: say what it can do about it."""
 
@@ -174,6 +186,14 @@ class Cause(Enum):
     """No model session within ``setup_timeout``, or no quota."""
     MODEL_LOST = "model_lost"
     """The model session ended in mid-call."""
+    MODEL_STALLED = "model_stalled"
+    """The model gave no answer, though it was nudged and connected to anew."""
+    NO_INPUT = "no_input"
+    """The caller said nothing, though he was asked; the model said goodbye."""
+    MAX_DURATION = "max_duration"
+    """The longest time that the agent's calls may last was over."""
+    MAX_SILENCE = "max_silence"
+    """Neither caller nor model was heard for a long time."""
     ARI_FAILED = "ari_failed"
     """Asterisk refused or did not answer a step of the set-up."""
     UNKNOWN_CALL = "unknown_call"
@@ -182,6 +202,10 @@ class Cause(Enum):
     """The dialplan names an agent that the configuration does not have."""
     OVERLOADED = "overloaded"
     """``max_calls`` are up already."""
+    DRAINING = "draining"
+    """The service takes no new calls: it waits for those in progress and stops."""
+    HANDED_OVER = "handed_over"
+    """Another worker goes on with the call."""
     SHUTDOWN = "shutdown"
     """The service is being stopped."""
     INTERNAL_ERROR = "internal_error"

@@ -114,23 +114,46 @@ async def heard_a_little(world: World, call: SimulatedCall) -> None:
     await until(lambda: any(voice.heard))
 
 
+ONCE = {"connection": 1}
+
+
 @WAYS
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        (Fault(at="speech", after=0.3, do="close", code=1011, reason="Unavailable."), "1011"),
-        (Fault(at="speech", after=0.3, do="close", code=1008, reason="The operation was aborted."), "1008"),
-        (Fault(at="speech", after=0.3, do="close", code=1000, reason=""), "1000"),
-        (Fault(at="speech", after=0.3, do="abort"), "broke"),
-        (Fault(at="turn", do="malformed_json"), "JSON"),
+        (Fault(at="speech", after=0.3, do="close", code=1011, reason="Unavailable.", **ONCE), "1011"),
+        (Fault(at="speech", after=0.3, do="close", code=1008, reason="Was aborted.", **ONCE), "1008"),
+        (Fault(at="speech", after=0.3, do="close", code=1007, reason="Invalid argument.", **ONCE), "1007"),
+        (Fault(at="speech", after=0.3, do="close", code=1000, reason="", **ONCE), "1000"),
+        (Fault(at="speech", after=0.3, do="abort", **ONCE), "broke"),
+        (Fault(at="turn", do="malformed_json", **ONCE), "JSON"),
     ],
-    ids=["fails", "aborted", "goodbye", "reset", "malformed"],
+    ids=["fails", "aborted", "refused", "goodbye", "reset", "malformed"],
 )
-async def test_the_session_ends_in_mid_sentence(way: str, fault: Fault, why: str) -> None:
+async def test_the_session_ends_in_mid_sentence_and_the_call_does_not(
+    way: str, fault: Fault, why: str
+) -> None:
     async with World(quick(faults=(fault,), pace=(1.5, 1.5))) as world:
         call = await enter(world, way)
-        assert why in await sent_on(world, call, Cause.MODEL_LOST)
-        assert "call started" in world.steps
+        await world.up()
+        second = await world.gemini.wait_session(2, timeout=LONG)
+        assert why in world.log_lines("! session lost")[0]["reason"]
+        await second.wait_for("turn_complete", timeout=LONG)  # it goes on where it was cut off
+        await world.hears_it_all(call, second)
+        assert world.service.calls == 1
+        call.hang_up()
+        assert (await world.over()).cause is Cause.CALLER_HANGUP
+        await world.nothing_left()
+
+
+@WAYS
+async def test_a_model_lost_for_good_sends_the_caller_on(way: str) -> None:
+    async with World(quick()) as world:
+        call = await enter(world, way)
+        await heard_a_little(world, call)
+        world.gemini.scenario = quick(refuse_keys=True)
+        world.gemini.sessions[0].cut()
+        assert "API key" in await sent_on(world, call, Cause.MODEL_LOST)
         await as_good_as_new(world, call)
 
 
@@ -158,10 +181,11 @@ async def test_one_call_loses_its_model_and_the_other_does_not_notice() -> None:
         first = await world.talks()
         second = await world.talks()
         world.gemini.sessions[0].cut()
-        assert (await world.over()).cause is Cause.MODEL_LOST
-        await first.wait_left()
         await world.hears_it_all(second, world.gemini.sessions[1])
-        assert world.service.calls == 1
+        resumed = await world.gemini.wait_session(3, timeout=LONG)
+        assert resumed.resumed
+        await world.hears_it_all(first, resumed)
+        assert world.service.calls == 2
 
 
 # Asterisk refuses or does not answer.
@@ -354,6 +378,7 @@ async def test_another_client_takes_the_application_and_leaves_again() -> None:
         assert thief.connected, "no tug of war"
         assert len(world.log_lines(REPLACED)) == 1
         # the call ends without an event: by the model, so that the application is left to nobody
+        world.gemini.scenario = quick(refuse_keys=True)
         world.gemini.sessions[0].cut()
         assert (await world.over()).cause is Cause.MODEL_LOST
         await call.wait_left()
@@ -363,7 +388,7 @@ async def test_another_client_takes_the_application_and_leaves_again() -> None:
             await world.service.client.wait_connected()
         await world.at_rest()
         await world.nothing_left(call)
-        await world.another_works(call)
+        await as_good_as_new(world, call)
 
 
 async def test_it_takes_its_application_back_while_calls_are_up() -> None:

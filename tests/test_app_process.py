@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -33,6 +35,8 @@ username = "gemini"
 listen = "127.0.0.1:0"
 [gemini]
 base_url = "{gemini}"
+[drain]
+timeout = {drain}
 [log]
 format = "json"
 [agents.default]
@@ -78,7 +82,7 @@ async def test_a_signal_sends_the_caller_on_and_ends_it_with_0(
 ) -> None:
     file = tmp_path / "ari-gemini.toml"
     async with SimulatedAsterisk() as asterisk, GeminiSimulator(quick()) as gemini:
-        file.write_text(CONFIG.format(ari=asterisk.url, gemini=gemini.url))
+        file.write_text(CONFIG.format(ari=asterisk.url, gemini=gemini.url, drain=0))
         async with serving(file) as process:
             async with asyncio.timeout(SECONDS):
                 await asterisk.wait_connected()
@@ -101,10 +105,58 @@ async def test_a_signal_sends_the_caller_on_and_ends_it_with_0(
     assert "s3cret" not in err
 
 
+async def test_the_first_signal_waits_for_calls_and_the_second_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "ari-gemini.toml"
+    async with SimulatedAsterisk() as asterisk, GeminiSimulator(quick()) as gemini:
+        file.write_text(CONFIG.format(ari=asterisk.url, gemini=gemini.url, drain=86400))
+        async with serving(file) as process:
+            async with asyncio.timeout(SECONDS):
+                await asterisk.wait_connected()
+            voice = Mouthpiece()
+            call = await asterisk.call(voice=voice, stays=True)
+            await until(lambda: any(voice.heard), "the greeting is not heard")
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            seen = b""
+            async with asyncio.timeout(SECONDS):
+                while b"= draining" not in seen:
+                    seen += await process.stderr.readline()
+            late = await asterisk.call(stays=True)
+            async with asyncio.timeout(SECONDS):
+                await late.wait_left()
+            assert late.variables["ARI_GEMINI_CAUSE"] == "draining"
+            assert call.continued is None
+            heard = len(voice.heard)
+            await until(lambda: len(voice.heard) > heard + 10 * 320, "the call does not go on")
+            process.send_signal(signal.SIGTERM)
+            code, _, err = await ended(process)
+        assert code == 0, err
+        assert call.continued is not None
+        assert call.variables["ARI_GEMINI_CAUSE"] == "shutdown"
+        assert set(asterisk.channels) == {call.id, late.id}
+        assert dict(asterisk.bridges) == {}
+
+
+async def test_systemd_is_told_when_it_is_ready_and_how_long_stopping_may_take(tmp_path: Path) -> None:
+    file = tmp_path / "ari-gemini.toml"
+    file.write_text(CONFIG.format(ari="http://127.0.0.1:9", gemini="ws://127.0.0.1:9", drain=100))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        told = partial(asyncio.get_running_loop().sock_recv, manager, 4096)
+        async with serving(file, {**SECRETS, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as process:
+            async with asyncio.timeout(SECONDS):
+                assert await told() == b"READY=1"
+                process.send_signal(signal.SIGTERM)
+                assert await told() == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=125000000"
+            code, _, err = await ended(process)
+    assert code == 0, err
+
+
 async def test_it_starts_and_stops_without_asterisk(tmp_path: Path) -> None:
     file = tmp_path / "ari-gemini.toml"
     # nobody listens at port 9 of loopback
-    file.write_text(CONFIG.format(ari="http://127.0.0.1:9", gemini="ws://127.0.0.1:9"))
+    file.write_text(CONFIG.format(ari="http://127.0.0.1:9", gemini="ws://127.0.0.1:9", drain=60))
     async with serving(file) as process:
         assert process.stderr is not None
         seen = b""
@@ -147,8 +199,8 @@ async def test_an_address_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Pa
     other = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with other, SimulatedAsterisk() as asterisk:
         taken = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
-        text = CONFIG.format(ari=asterisk.url, gemini="ws://127.0.0.1:9").replace("127.0.0.1:0", taken)
-        file.write_text(text)
+        text = CONFIG.format(ari=asterisk.url, gemini="ws://127.0.0.1:9", drain=60)
+        file.write_text(text.replace("127.0.0.1:0", taken))
         async with serving(file) as process:
             code, _, err = await ended(process)
         assert code == 2

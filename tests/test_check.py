@@ -21,7 +21,16 @@ from support.world import LONG, World, until
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
-from ari_gemini.check import ADVICE, MODULES, _advice, check, in_clear
+from ari_gemini.check import (
+    ADVICE,
+    BROKER_ADVICE,
+    MODULES,
+    Report,
+    _advice,
+    _crosses_in_clear,
+    check,
+    in_clear,
+)
 from ari_gemini.config import Config
 from ari_gemini.errors import (
     HandleRefused,
@@ -35,7 +44,9 @@ from ari_gemini.errors import (
     SessionUnavailable,
     SetupRefused,
 )
-from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.broker import Broker
+from ari_gemini.gemini.settings import BrokerSettings, GeminiSettings
+from ari_gemini.gemini.tokens import Minter
 from ari_gemini.simulator import asterisk_rest
 from ari_gemini.simulator.asterisk import Refused, SimulatedAsterisk
 from ari_gemini.simulator.gemini_live import GeminiSimulator
@@ -388,3 +399,76 @@ async def test_an_mcp_server_that_is_not_there() -> None:
         down, missing = around.lines("FAIL")
         assert down.startswith("MCP shop: /nonexistent/server: ")
         assert missing == "agent 'default' may use shop.add, but it is not there"
+
+
+# --- with tokens ---
+
+SECRET = "broker-secret-0123456789"
+
+
+def with_tokens(here: Surroundings, **given: Any) -> Config:
+    key = {"base_url": here.gemini.url, "auth": "ephemeral", "api_key": SecretStr("a-key")}
+    return here.config(gemini=GeminiSettings(**key | given))
+
+
+async def test_a_token_is_minted_and_a_session_opened_with_it() -> None:
+    async with Surroundings() as here:
+        assert await here.check(with_tokens(here))
+        assert here.lines("ok")[-1] == (
+            "agent 'default' on gemini-3.8-live: a token is minted, and Gemini accepts token, model and setup"
+        )
+        [token] = here.gemini.tokens.minted
+        assert token.used == 1
+
+
+async def test_a_token_of_the_broker() -> None:
+    async with Surroundings() as here:
+        google = GeminiSettings(base_url=here.gemini.url, api_key="a-key", broker_secret=SECRET)
+        minter = Minter(google)
+        broker = Broker(google, BrokerSettings(listen="127.0.0.1:0"), minter)
+        _, port = await broker.start()
+        url = f"http://127.0.0.1:{port}"
+        try:
+            config = with_tokens(here, api_key=None, broker_url=url, broker_secret=SECRET)
+            assert await here.check(config)
+            assert "the broker gives a token, and Gemini accepts" in here.lines("ok")[-1]
+            other = with_tokens(here, api_key=None, broker_url=url, broker_secret="x" * 16)
+            here.said.clear()
+            assert not await here.check(other)
+            assert "refuses broker_secret" in here.only_failure()
+            assert here.advice().startswith("broker_secret must be the broker's")
+        finally:
+            await broker.close()
+            await minter.close()
+
+
+async def test_a_broker_that_is_not_there_or_not_near() -> None:
+    async with Surroundings() as here:
+        config = with_tokens(here, broker_url="http://127.0.0.1:9", broker_secret=SECRET)
+        assert not await here.check(config)
+        assert "no connection to 127.0.0.1:9" in here.only_failure()
+        assert here.advice().startswith("can this machine reach gemini.broker_url")
+
+
+@pytest.mark.parametrize(
+    ("given", "notes"),
+    [
+        ({"base_url": "ws://gemini.test"}, ["gemini.base_url is ws://: key and"]),
+        ({"base_url": "ws://gemini.test", "auth": "ephemeral"}, ["gemini.base_url is ws://: token and"]),
+        (
+            {"auth": "ephemeral", "broker_url": "http://broker.test", "broker_secret": SECRET},
+            ["gemini.broker_url is http://: secret and"],
+        ),
+        ({"auth": "ephemeral", "broker_url": "https://broker.test", "broker_secret": SECRET}, []),
+    ],
+)
+def test_what_is_said_of_unencrypted_ways(given: dict[str, Any], notes: list[str]) -> None:
+    said: list[str] = []
+    _crosses_in_clear(Report(said.append), GeminiSettings(**given))
+    assert len(said) == len(notes)
+    assert all(note in line for note, line in zip(notes, said, strict=True))
+
+
+@pytest.mark.parametrize("kind", [row[0] for row in ADVICE])
+def test_there_is_advice_with_a_broker_too(kind: type[SessionError]) -> None:
+    assert _advice(kind("x"), broker=True) in {advice for _, advice in (*BROKER_ADVICE, *ADVICE)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ari_gemini import __version__, cli
+from ari_gemini import __version__, cli, token_command
 from ari_gemini.errors import ConfigError, SessionUnavailable
 
 
@@ -37,7 +37,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ari-gemini {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["serve", "--help"], ["check", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["serve", "--help"], ["check", "--help"], ["demo", "--help"], ["token", "--help"]]
+)
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*argv) == 0
     assert capsys.readouterr().out.startswith("usage: ari-gemini")
@@ -52,6 +54,8 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["simulate"],
         ["simulate", "cisco"],
         ["simulate", "asterisk", "--calls", "many"],
+        ["token", "--uses", "many"],
+        ["token", "dance"],
     ],
 )
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +145,31 @@ def test_the_simulated_gemini(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "two_turns" in capsys.readouterr().out.split()
     assert code_of("simulate", "gemini", "--tls-cert", str(tmp_path / "c.pem")) == 2
     assert capsys.readouterr().err == "ari-gemini: --tls-cert and --tls-key belong together\n"
+
+
+def test_a_token_goes_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    wishes = []
+
+    async def mint(path: Path, environ: object, wish: token_command.Wish) -> str:
+        wishes.append((path, wish))
+        return "auth_tokens/abc"
+
+    monkeypatch.setattr(token_command, "mint", mint)
+    monkeypatch.setattr(cli.logs, "configure", lambda *_: None)
+    limits = ("--uses", "0", "--lifetime", "90", "--start-within", "30.5")
+    assert code_of("token", "--config", str(config), "--agent", "sales", *limits) == 0
+    assert code_of("token") == 0
+    assert capsys.readouterr().out == "auth_tokens/abc\nauth_tokens/abc\n"
+    assert wishes == [
+        (config, token_command.Wish("sales", 0, 90.0, 30.5)),
+        (None, token_command.Wish()),
+    ]
+
+
+@pytest.mark.parametrize("argv", [["token"], ["token", "serve"]])
+def test_who_mints_needs_the_key(argv: list[str], config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(*argv, "--config", str(config)) == 2
+    missing = "ari-gemini: gemini.api_key: missing; set GEMINI_API_KEY or gemini.api_key_file\n"
+    assert capsys.readouterr().err == missing

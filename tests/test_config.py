@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ari_gemini.config import MAX_SECRET_BYTES, Config, load_config
+from ari_gemini.config import MAX_SECRET_BYTES, Config, load_config, load_token_config
 from ari_gemini.errors import ConfigError
 from ari_gemini.realtime.session import ActivityDetection
 
@@ -432,6 +432,52 @@ def test_a_secret_in_the_wrong_place_or_shape_is_not_shown(mistakes: Callable, k
         LONE + f'[gemini]\n{key} = ["{KEY}"]\n', {"GEMINI_API_KEY": ""} if key == "api_key" else SECRETS
     )
     assert line.startswith(f"FILE: gemini.{key}: ")
+
+
+BROKERED = LONE + '[gemini]\nauth = "ephemeral"\nbroker_url = "https://broker.test"\n'
+BROKER_SECRET = "broker-secret-0123456789"
+
+
+def test_with_a_broker_no_key_is_asked_for(load: Load, tmp_path: Path) -> None:
+    config = load(BROKERED, {}, ARI_GEMINI_BROKER_SECRET=BROKER_SECRET)
+    assert config.gemini.api_key is None
+    assert config.gemini.broker_secret is not None
+    assert config.gemini.broker_secret.get_secret_value() == BROKER_SECRET
+    file = tmp_path / "secret"
+    file.write_text(f"{BROKER_SECRET}\n")
+    for way in (
+        load(BROKERED, {}, ARI_GEMINI_BROKER_SECRET_FILE=str(file)),
+        load(f'{BROKERED}broker_secret_file = "{file}"\n', {}),
+    ):
+        assert way.gemini == config.gemini
+
+
+def test_without_a_broker_it_is(mistakes: Callable) -> None:
+    missing = "gemini.api_key: missing; set GEMINI_API_KEY or gemini.api_key_file"
+    assert mistakes(LONE + '[gemini]\nauth = "ephemeral"\n', {}) == [f"FILE: {missing}"]
+    (line,) = mistakes(BROKERED, {})
+    assert line.startswith("FILE: gemini: broker_url needs broker_secret; set ARI_GEMINI_BROKER_SECRET or ")
+
+
+def test_a_bad_broker_secret_is_not_shown(mistakes: Callable) -> None:
+    (line,) = mistakes(BROKERED, {}, ARI_GEMINI_BROKER_SECRET="short")
+    assert (
+        line == "environment ARI_GEMINI_BROKER_SECRET: gemini.broker_secret: must have at least 16 characters"
+    )
+
+
+def test_the_token_commands_ask_for_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[ari]\nusername = "x"\npassword_file = "/nonexistent"\n[broker]\nlisten = "127.0.0.1:1"\n'
+        '[tools.credentials.x]\nvalue_env = "ABSENT"\n[agents.sales]\nx = 1\n'
+    )
+    config = load_token_config(path, {"GEMINI_API_KEY": KEY, "ARI_GEMINI__BROKER__TOTAL_RATE": "3"})
+    assert (config.broker.listen, config.broker.total_rate) == ("127.0.0.1:1", 3.0)
+    assert config.gemini.api_key is not None
+    path.write_text('[broker]\ncolour = "red"\n')
+    with pytest.raises(ConfigError, match=r"c\.toml: broker\.colour: unknown key"):
+        load_token_config(path, {})
 
 
 def test_nothing_can_be_changed_afterwards(load: Load) -> None:

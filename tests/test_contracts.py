@@ -42,6 +42,8 @@ MODEL = {
         for name in ("destination", "schema", "address", "url", "url_template", "http_answer", "result")
     },
     "tools.http_client": "import aiohttp\nfrom ari_gemini.tools import url",
+    "state.record": "from ari_gemini.realtime import session\nimport pydantic",
+    "state.store": "import asyncio\nfrom ari_gemini.state import record",
     "call.agent": "from ari_gemini.realtime import session\nfrom ari_gemini.tools import destination",
     "call.digits": "import dataclasses",
     "call.filler": "from ari_gemini.audio import pcm",

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Literal
 from uuid import UUID
 
-from ari_gemini.ari.client import AriClient, understood
 from ari_gemini.ari.events import BridgeInfo, ChannelInfo, parse_bridge, parse_channel
+from ari_gemini.ari.requests import Requests, understood
 from ari_gemini.errors import AriNotFound
 
 HangupReason = Literal[
@@ -38,7 +38,7 @@ class Channel:
 
     __slots__ = ("_client", "id")
 
-    def __init__(self, client: AriClient, channel_id: str) -> None:
+    def __init__(self, client: Requests, channel_id: str) -> None:
         self._client = client
         self.id = channel_id
 
@@ -143,7 +143,7 @@ class Bridge:
 
     __slots__ = ("_client", "id")
 
-    def __init__(self, client: AriClient, bridge_id: str) -> None:
+    def __init__(self, client: Requests, bridge_id: str) -> None:
         self._client = client
         self.id = bridge_id
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
@@ -16,6 +17,7 @@ from ari_gemini.audiosocket.connection import LINGER_SECONDS, Connection, EndRea
 from ari_gemini.errors import ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOOPBACK: Final[tuple[Network, ...]] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
@@ -92,9 +94,16 @@ class AudioSocketSettings(BaseModel):
     """Networks that may connect. None: anybody with ``verify = "ari"``, only this machine with ``"none"``."""
     uuid_timeout: float = Field(default=2.0, gt=0, le=60)
     """Seconds from connecting to the UUID."""
-    max_unidentified: int = Field(default=256, ge=1)
-    """Connections that may be open without having said their UUID: more than any burst of calls, and few
+    max_unidentified: int = Field(default=512, ge=1)
+    """Connections that may be open without being known to be a call's: more than any burst of calls, and few
     enough that strangers cannot use up the file descriptors."""
+    max_unidentified_per_address: int = Field(default=200, ge=1)
+    """The same from one address (of IPv6: one /64 network): as many as ``max_calls`` can begin at once, all
+    from one Asterisk, and so few that one address leaves others room. Connections of calls are not counted
+    by address: one Asterisk rightly has all of them, and ``max_calls`` bounds them."""
+    max_connections: int | None = Field(default=None, ge=1)
+    """Connections in all. None: room for twice ``max_calls``, since one that ends may linger while the next
+    begins, and for ``max_unidentified``."""
 
     @property
     def listen_address(self) -> Address:
@@ -155,6 +164,8 @@ class ServerStats:
     identified: int = 0
     refused: int = 0
     """Turned away: not allowed, too many, or a UUID that no call expects."""
+    crowded: int = 0
+    """Of those refused: there were too many."""
     unidentified: int = 0
     """Let in, but gone without a proper UUID."""
 
@@ -164,15 +175,28 @@ class AudioSocketServer:
 
     ``on_connection`` runs on the event loop inside the arrival of the UUID. It must not block; it attaches a
     sink, refuses or closes, then or later: until a sink is attached, the connection keeps the first sound.
+    Whoever knows that a connection is a call's says so (``recognise``): until then it is one of few.
+
+    ``max_connections`` bounds all of them, when the settings do not say.
     """
 
-    def __init__(self, settings: AudioSocketSettings, on_connection: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        settings: AudioSocketSettings,
+        on_connection: Callable[[Connection], None],
+        max_connections: int = 1024,
+    ) -> None:
+        self.max_connections = settings.max_connections or max_connections
         self._settings = settings
         self._on_connection = on_connection
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
-        self._waiting: set[Connection] = set()
-        """Connections that have not said their UUID yet."""
+        self._let_in: set[Connection] = set()
+        """Those of them that were not turned away at the door."""
+        self._strangers: dict[Connection, str] = {}
+        """Those of them that are not known to be a call's, each with where it comes from."""
+        self._crowds: Counter[str] = Counter()
+        """How many of these come from where."""
         self._closing = False
         self._throttle = Throttle(LOG_SECONDS)
         self.stats = ServerStats()
@@ -239,6 +263,19 @@ class AudioSocketServer:
         if server is not None:
             await server.wait_closed()
 
+    @property
+    def unrecognised(self) -> int:
+        """Of these, those let in and not known to be a call's."""
+        return len(self._strangers)
+
+    def recognise(self, connection: Connection) -> None:
+        """It is a call's: its place among strangers is free for the next. Idempotent."""
+        origin = self._strangers.pop(connection, None)
+        if origin is not None:
+            self._crowds[origin] -= 1
+            if not self._crowds[origin]:
+                del self._crowds[origin]
+
     # What connections tell their owner.
 
     def connected(self, connection: Connection) -> str | None:
@@ -246,33 +283,38 @@ class AudioSocketServer:
         self._connections.add(connection)
         if self._closing:
             return "the service is being stopped"
-        if not self._may_come(connection.peer_host):
+        origin = origin_of(connection.peer_host)
+        if not self._may_come(origin):
             return "not in allow_from"
-        if len(self._waiting) >= self._settings.max_unidentified:
-            return f"{len(self._waiting)} connections have not said their UUID yet"
+        crowd = self._crowd(origin)
+        if crowd is not None:
+            self.stats.crowded += 1
+            return crowd
         self.stats.accepted += 1
-        self._waiting.add(connection)
+        self._let_in.add(connection)
+        self._strangers[connection] = place = _place(origin)
+        self._crowds[place] += 1
         return None
 
     def identified(self, connection: Connection) -> None:
         """Hand the connection over."""
         self.stats.identified += 1
-        self._waiting.discard(connection)
         log.debug("< audiosocket", uuid=str(connection.uuid), peer=connection.peer)
         self._on_connection(connection)
 
     def closed(self, connection: Connection) -> None:
         """Forget the connection; say so when it never became a call's."""
         self._connections.discard(connection)
-        waited = connection in self._waiting
-        self._waiting.discard(connection)
+        nameless = connection in self._let_in and not connection.identified
+        self._let_in.discard(connection)
+        self.recognise(connection)
         end = connection.end
         if end is None or self._closing:
             return
         refused = end.reason is EndReason.REFUSED
         self.stats.refused += refused
-        self.stats.unidentified += waited
-        if not (refused or waited):
+        self.stats.unidentified += nameless
+        if not (refused or nameless):
             return
         hidden = self._throttle.ask(asyncio.get_running_loop().time())
         if hidden is not None:
@@ -289,16 +331,37 @@ class AudioSocketServer:
     def _connection(self) -> Connection:
         return Connection(self, self._settings.uuid_timeout)
 
-    def _may_come(self, host: str) -> bool:
+    def _may_come(self, origin: IPAddress | None) -> bool:
         allowed = self._settings.allow_from
-        if allowed is None:
-            return True
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:  # the peer had gone before it could be asked for
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in allowed)
+        return allowed is None or (origin is not None and any(origin in network for network in allowed))
+
+    def _crowd(self, origin: IPAddress | None) -> str | None:
+        """Say what there is too much of, or None."""
+        settings, strangers = self._settings, len(self._strangers)
+        if len(self._let_in) >= self.max_connections:
+            return f"{len(self._let_in)} connections are open"
+        if strangers >= settings.max_unidentified:
+            return f"{strangers} connections are no call's yet"
+        here = self._crowds[_place(origin)]
+        if here >= settings.max_unidentified_per_address:
+            return f"{here} connections from there are no call's yet"
+        return None
+
+
+def origin_of(host: str) -> IPAddress | None:
+    """The address of a peer, IPv4 in IPv6 unwrapped. None when it had gone before it could be asked for."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _place(origin: IPAddress | None) -> str:
+    """What counts as one address: of IPv6 the /64 network, all of which one machine may use (RFC 7421)."""
+    if isinstance(origin, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(origin) >> 64 << 64, 64)))
+    return str(origin)
 
 
 class Throttle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -17,7 +18,9 @@ from pydantic import (
 )
 
 from ari_gemini.audio.wav import read_prompt
+from ari_gemini.call.caller_watch import CallerLimits
 from ari_gemini.call.digits import DigitSettings
+from ari_gemini.call.model_watch import StallSettings
 from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import ActivityDetection, ContextCompression, SessionSettings
 from ari_gemini.tools.destination import Destination
@@ -32,6 +35,9 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}")
 
 MAX_PROMPT_MS = 10_000.0
 """A prompt that covers a pause is one sentence; longer is a wrong file."""
+
+APOLOGY = Path(__file__).with_name("apology.wav")
+"""\"I am sorry, I have lost my connection. Please hold the line.\" (espeak-ng, 24 kHz)"""
 
 DestinationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)]
 """What the model calls a destination: words, for it chooses by them."""
@@ -85,18 +91,31 @@ class Agent(BaseModel):
     """What the caller hears while a tool works: a soft tone, nothing, or first this WAV file, once."""
     filler_after: float = Field(default=1.5, ge=0.2, le=60)
     """Seconds of silence, a tool being at work, until he hears it."""
+    limits: CallerLimits = CallerLimits()
+    stall: StallSettings = StallSettings()
 
-    @field_validator("filler")
+    apology: Literal["spoken", "none"] | FilePath = "spoken"
+    """What the caller hears when the model is lost for good, before he goes on in the dialplan: an English
+    sentence, nothing, or this WAV file."""
+
+    @field_validator("filler", "apology")
     @classmethod
-    def _is_a_prompt(cls, filler: str | FilePath) -> str | FilePath:
-        if not isinstance(filler, str):
+    def _is_a_prompt(cls, prompt: str | FilePath) -> str | FilePath:
+        if not isinstance(prompt, str):
             try:
-                length = read_prompt(filler).duration_ms
+                length = read_prompt(prompt).duration_ms
             except OSError as error:
-                raise ValueError(f"{filler}: {error.strerror}") from None
+                raise ValueError(f"{prompt}: {error.strerror}") from None
             if length > MAX_PROMPT_MS:
-                raise ValueError(f"{filler}: longer than {MAX_PROMPT_MS / 1000:g} s")
-        return filler
+                raise ValueError(f"{prompt}: longer than {MAX_PROMPT_MS / 1000:g} s")
+        return prompt
+
+    @property
+    def apology_prompt(self) -> Path | None:
+        """The file with it; None when there is none to be heard."""
+        if self.apology == "none":
+            return None
+        return APOLOGY if self.apology == "spoken" else Path(self.apology)
 
     @model_validator(mode="after")
     def _tools_fit(self) -> Self:

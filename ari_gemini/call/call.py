@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import chain, repeat
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from ari_gemini.audio.comfort import comfort_tone
 from ari_gemini.audio.pcm import AudioFormat
@@ -22,20 +21,27 @@ from ari_gemini.call.conversation import Conversation
 from ari_gemini.call.digits import Source
 from ari_gemini.call.keys import Keys
 from ari_gemini.call.leg import Identity, Leg
+from ari_gemini.call.line import ANSWER_SECONDS, Line
+from ari_gemini.call.records import BACK, Record, Records, settle_tools
 from ari_gemini.call.registry import Registry
+from ari_gemini.call.remedies import Remedies
+from ari_gemini.call.settings import CallSettings
 from ari_gemini.call.texts import Texts
+from ari_gemini.call.transcript import Transcript
 from ari_gemini.call.uplink import Uplink
+from ari_gemini.call.watch import Watch
 from ari_gemini.errors import (
     AriConflict,
     AriError,
     AriNotFound,
     CallEnded,
     Cause,
-    Retry,
     SessionError,
     SessionRefused,
+    ToolError,
 )
 from ari_gemini.realtime import events
+from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.realtime.session import OpenSession, RealtimeSession
 from ari_gemini.telemetry.timeline import Timeline, Turn
 from ari_gemini.tools.base import Tool
@@ -44,25 +50,6 @@ from ari_gemini.tools.settings import ToolLimits
 from ari_gemini.tools.toolbox import Toolbox, ToolUse
 
 log = structlog.get_logger(__name__)
-
-ANSWER_SECONDS = 5.0
-"""How long the model may take to speak about a tool's result before the caller hears silence again."""
-SETUP_RETRY_DELAYS = (0.25, 0.5, 1.0)
-"""Pauses between attempts to reach the model while the caller hears ringing, s; the last one repeats. Short,
-since ``setup_timeout`` is all the patience there is."""
-
-
-class CallSettings(BaseModel):
-    """``[calls]``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_calls: int = Field(default=200, ge=1, le=10_000)
-    answer: Literal["when_ready", "immediately"] = "when_ready"
-    setup_timeout: float = Field(default=5.0, gt=0, le=60)
-    """Seconds from the call's arrival until the model must be there and Asterisk's side must stand."""
-    prebuffer_ms: int = Field(default=40, ge=0, le=1000)
-    """Model speech gathered before a turn's first frame: covers the gap between the first two messages."""
 
 
 class CallObserver(Protocol):
@@ -98,15 +85,14 @@ class Call:
         registry: Registry,
         tools: ToolKit,
         observer: CallObserver | None = None,
+        records: Records | None = None,
     ) -> None:
         self.leg = leg
         self.id = leg.id
         self.identity: Identity | None = None
-        self.session: RealtimeSession | None = None
         self.timeline = Timeline()
         self._settings = settings
         self._agents = agents
-        self._open_session = open_session
         self._registry = registry
         self._tool_kit = tools
         self._observer = observer
@@ -114,17 +100,42 @@ class Call:
         self._tools: Sequence[Tool] = ()
         self._greeting = ""
         self._asked_model = False
-        self._last_failure = ""
         self._connection: Connection | None = None
         self._ended: asyncio.Future[CallEnded] = asyncio.get_running_loop().create_future()
         self._clock = asyncio.get_running_loop().time
         self._log = log.bind(call=self.id)
         self.conversation = Conversation(self.timeline, self, self._log, prebuffer_ms=settings.prebuffer_ms)
         self.downlink = self.conversation.downlink
-        self.uplink = Uplink(self.timeline, self._clock, self.conversation.caller_began)
+        self.uplink = Uplink(self.timeline, self._clock, self._caller_spoke)
+        self.conversation.on_answer = self.uplink.answered
         self._texts = Texts()
+        self._transcript = Transcript()
+        self.line = Line(
+            open_session,
+            settings.reconnect,
+            conversation=self.conversation,
+            uplink=self.uplink,
+            texts=self._texts,
+            transcript=self._transcript,
+            log=self._log,
+        )
+        self._record = Record(
+            records, self.id, line=self.line, transcript=self._transcript, uplink=self.uplink
+        )
+        self.line.on_change = self.conversation.on_change = self._record.changed
+        remedies = Remedies(self.conversation, self._texts, self.line, give_up=self._give_up, end=self.end)
+        self._watchdogs = Watch(remedies, self._log)
+        self.conversation.watch = self._watchdogs
+        self._texts.on_sent = self._watchdogs.asked
+        self.uplink.on_silence = self._watchdogs.caller_stopped
+        self._tasks: asyncio.TaskGroup | None = None
         self._keys = Keys(self.conversation, self._texts.tell, self._log)
         self._control: Control | None = None
+
+    @property
+    def session(self) -> RealtimeSession | None:
+        """The model's session, the newest one there was."""
+        return self.line.session
 
     # The life of a call.
 
@@ -179,14 +190,53 @@ class Call:
                 tasks.create_task(self._watch(), name=f"{self.id} watch")
                 session = await self._set_up(tasks)
                 self._equip(session, tasks)
-                tasks.create_task(self.uplink.run(session), name=f"{self.id} uplink")
-                tasks.create_task(self.conversation.listen(session), name=f"{self.id} listen")
-                tasks.create_task(self._texts.run(session), name=f"{self.id} texts")
-                if self._greeting:
-                    await session.greet(self._greeting)
+                self._begin_watch(tasks)
+                self._record.start(tasks)
+                tasks.create_task(self._talk(), name=f"{self.id} talk")
         except ExceptionGroup as group:
             return self._outcome(group)
         raise AssertionError("a call's tasks end only by raising")
+
+    async def _talk(self) -> None:
+        try:
+            await self.line.run(self._greeting)
+        except SessionError:
+            await self._apologise()
+            raise
+
+    async def _apologise(self) -> None:
+        """Tell the caller, who has waited long enough, that he goes on without the model."""
+        downlink, apology = self.downlink, self._agent.apology_prompt
+        if apology is None:
+            return
+        downlink.stop_filling()
+        with suppress(ToolError):  # the line to the caller is being closed
+            await downlink.drained()
+            await downlink.play_tones(prompt_pcm(apology, downlink.rate))
+
+    def _begin_watch(self, tasks: asyncio.TaskGroup) -> None:
+        """From now on somebody looks whether caller and model still talk to each other."""
+        self._tasks = tasks
+        self._watchdogs.begin(self._agent.stall, self._agent.limits, self._record.age)
+        if self._greeting:
+            self._watchdogs.asked()
+
+    def _give_up(self, cause: Cause, detail: str) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(self._end_politely(cause, detail), name=f"{self.id} apology")
+
+    async def _end_politely(self, cause: Cause, detail: str) -> None:
+        await self._apologise()
+        self.end(cause, detail)
+
+    def _answered_tools(self, results: Sequence[FunctionResult]) -> None:
+        self._record.changed()
+        if any(result.scheduling != "silent" for result in results):
+            self._watchdogs.asked()
+
+    def _caller_spoke(self) -> None:
+        self.conversation.caller_began()
+        self._watchdogs.caller_started()
 
     async def _watch(self) -> None:
         raise await asyncio.shield(self._ended)
@@ -212,32 +262,29 @@ class Call:
         cause, what = (Cause.MODEL_UNAVAILABLE, "model") if asked else (Cause.ARI_FAILED, "media")
         if self.identity is None:
             what = "word of who calls"
-        self.end(cause, f"no {what} within {self._settings.setup_timeout:g} s{self._last_failure}")
+        self.end(cause, f"no {what} within {self._settings.setup_timeout:g} s{self.line.last_failure}")
 
     async def _bring_session(self) -> RealtimeSession:
         """Find out who calls whom, then open the model session, again and again while that can help."""
         self.identity = identity = await self.leg.identify()
+        state = await self._record.find() if self.leg.adopted else None
+        if state is not None:
+            identity = self.identity = Identity(
+                state.agent, state.caller_number, state.caller_name, state.called_number
+            )
         agent = self._agents.get(identity.agent)
         if agent is None:
             raise CallEnded(Cause.NO_AGENT, f"no agent {identity.agent!r} is configured")
         self._agent = agent
         self._keys.configure(agent.digits, interrupts=agent.activity_detection.interruptions)
-        values = await self._values(agent, identity)
-        self._greeting = fill(agent.greeting, values)
+        values = dict(state.values) if state is not None else await self._values(agent, identity)
+        self._record.identity, self._record.values = identity, values
+        self._record.greeted = state is not None and state.greeted
+        self._greeting = "" if self._record.greeted else fill(agent.greeting, values)
         self._tools = self._tool_kit.pick(agent.tools, agent.transfer)
         settings = agent.session_settings(values, [tool.declaration for tool in self._tools])
         self._asked_model = True
-        delays = chain(SETUP_RETRY_DELAYS, repeat(SETUP_RETRY_DELAYS[-1]))
-        while True:
-            try:
-                self.session = await self._open_session(settings)
-            except SessionError as error:
-                if error.retry not in (Retry.BACKOFF, Retry.RESUME):
-                    raise
-                self._last_failure = f": {error}"
-                await asyncio.sleep(next(delays))
-            else:
-                return self.session
+        return await self.line.open(settings, resume=self._record.resume, history=self._transcript.turns())
 
     def _equip(self, session: RealtimeSession, tasks: asyncio.TaskGroup) -> None:
         """Give the model its tools, for as long as ``tasks`` live."""
@@ -250,6 +297,7 @@ class Call:
             end=self.end,
             tell=self._texts.tell,
             forget_caller=self.uplink.forget,
+            away=self._watchdogs.away,
             waits_for_tools=hold,
             log=self._log,
         )
@@ -260,12 +308,18 @@ class Call:
             tasks=tasks,
             on_use=self._tool_used,
             on_busy=partial(self._tools_busy, hold),
+            tell=self._texts.tell,
+            on_sent=self._answered_tools,
         )
-        toolbox.attach(session)
-        self.conversation.toolbox = toolbox
+        self.conversation.toolbox = self.line.toolbox = toolbox
+        if self._record.found is not None:
+            settle_tools(toolbox, self._record.found)
+            if self._record.greeted:
+                self._texts.tell(BACK)
 
     def _tools_busy(self, hold: bool, busy: bool) -> None:
         """The first tool begins, or the last is answered. ``hold``: the model takes no input meanwhile."""
+        self._watchdogs.tools_busy(busy)
         if hold:
             self.uplink.hold(busy)
             self._texts.hold(busy)
@@ -329,12 +383,21 @@ class Call:
             self._ended.set_result(ended)
 
     async def _release(self, outcome: CallEnded) -> None:
-        """Give back everything. The caller's way comes first: he is the one who waits."""
+        """Give back everything. The caller's way comes first: he is the one who waits.
+
+        Unless another worker goes on with him: that one must find the record as soon as it has him.
+        """
+        self._watchdogs.stop()
         self.downlink.stop()
+        goes_on = outcome.cause is Cause.HANDED_OVER
+        if goes_on:
+            await self._record.flush()
         self._keys.stop()
         steps: list[Coroutine[Any, Any, None]] = [self.leg.release(outcome)]
         if self.session is not None:
             steps.append(self.session.close())
+        if not goes_on:
+            steps.append(self._record.forget())
         for failure in await asyncio.gather(*steps, return_exceptions=True):
             if failure is not None:  # a defect; it must not keep the rest from closing
                 self._log.error("call.defect", exc_info=failure)
@@ -358,7 +421,13 @@ class Call:
 
     def _troubles(self) -> dict[str, int]:
         """What else was counted on the way of the sound and should have been nothing."""
-        counted = {"texts_dropped": self._texts.dropped}
+        counted = {
+            "texts_dropped": self._texts.dropped,
+            "sessions_resumed": self.line.resumed,
+            "sessions_renewed": self.line.renewed,
+            "sessions_changed": self.line.planned,
+            "uplink_repeated": self.uplink.repeated,
+        }
         if self._connection is not None:
             stats = self._connection.stats
             counted |= {
@@ -394,6 +463,7 @@ class Call:
         self._end(self.leg.media_ended(end))
 
     def _key(self, digit: str, source: Source) -> None:
+        self._watchdogs.caller_active()
         if self._control is None or not self._control.consulting:
             self._keys.pressed(digit, source)
 
@@ -401,6 +471,8 @@ class Call:
 
     def transcript(self, speaker: events.Speaker, text: str) -> None:
         """Words of the caller or the model."""
+        self._transcript.add(speaker, text)
+        self._record.greeted = self._record.greeted or speaker is events.Speaker.MODEL
         if self._observer is not None:
             self._observer.transcript(self, speaker, text)
 

@@ -11,7 +11,7 @@ from ari_gemini.errors import AriError, Retry
 CLEANUP_DELAYS = (0.5, 2.0)
 """Pauses before a clean-up request is repeated, s: long enough for a short stall of Asterisk's."""
 
-Verb: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+Verb: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 """One request that may be made again."""
 
 

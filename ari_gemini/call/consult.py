@@ -19,8 +19,8 @@ from typing import Any
 import structlog
 
 from ari_gemini.ari.channel import Bridge, Channel
-from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import ChannelInfo
+from ari_gemini.ari.requests import Requests
 from ari_gemini.call.cleanup import Verb, persist, unanswered
 from ari_gemini.call.names import bridge_of, far_half_of, media_of, party_of
 from ari_gemini.errors import AriConflict, AriError, AriNotFound, AriRejected, ToolError
@@ -49,7 +49,7 @@ class StasisConsultation:
     """One other party. ``entered``, ``dialled`` and ``party_left`` tell it what happens to the party's
     channel."""
 
-    def __init__(self, client: AriClient, caller: ChannelInfo, destination: Destination, number: int) -> None:
+    def __init__(self, client: Requests, caller: ChannelInfo, destination: Destination, number: int) -> None:
         self.party = party_of(caller.id, number)
         """The party's channel."""
         self.asked = False
@@ -155,7 +155,7 @@ class StasisConsultation:
                 where,
                 channel_id=self.party,
                 other_channel_id=far_half_of(self.party) if where.startswith("Local/") else None,
-                app=self._client.settings.app,
+                app=self._client.app,
                 timeout=self._destination.ring_seconds,
                 caller_id=caller_id(self._caller_info),
                 originator=self._caller.id,

@@ -43,7 +43,8 @@ class Control(CallControl):
     """One call, as its tools see it.
 
     ``end`` ends the call, ``tell`` gives the model a text as user input, ``forget_caller`` drops what the
-    caller said and the model has not been sent. ``waits_for_tools``: the model says nothing while a tool
+    caller said and the model has not been sent, ``away`` is told while he is not the one to be heard.
+    ``waits_for_tools``: the model says nothing while a tool
     works, and goes on in the same turn when it is answered.
     """
 
@@ -57,6 +58,7 @@ class Control(CallControl):
         end: Callable[[Cause, str], None],
         tell: Callable[[str], None],
         forget_caller: Callable[[], None],
+        away: Callable[[bool], None],
         waits_for_tools: bool,
         log: FilteringBoundLogger,
     ) -> None:
@@ -68,6 +70,7 @@ class Control(CallControl):
         self._end = end
         self._tell = tell
         self._forget_caller = forget_caller
+        self._away = away
         self._waits_for_tools = waits_for_tools
         self._log = log
         self._asking = False  # the caller is being sent elsewhere: nothing else may end the call meanwhile
@@ -148,6 +151,7 @@ class Control(CallControl):
         """
         self._not_while_asking()
         self._asking = True
+        self._away(True)
         handed_over = False
         consultation: Consultation | None = None
         try:
@@ -168,6 +172,7 @@ class Control(CallControl):
                 if consultation is not None:
                     await consultation.abandon()
                 self._asking = self._consulting = False
+                self._away(False)
 
     # How things end well.
 
@@ -210,6 +215,7 @@ class Control(CallControl):
         await consultation.abandon()
         self._conversation.cut_off()  # what is left is for the party's ears
         self._asking = self._consulting = False
+        self._away(False)
         self._tell(PARTY_LEFT)
 
     async def _party_stays(self, consultation: Consultation, introduced: int) -> bool:

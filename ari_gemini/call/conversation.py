@@ -13,6 +13,7 @@ from ari_gemini.audio.resample import RATES
 from ari_gemini.call.downlink import Downlink
 from ari_gemini.call.signal import Signal
 from ari_gemini.call.turn import Action, Floor, Happening, State
+from ari_gemini.call.watch import Watch
 from ari_gemini.errors import MalformedMessage
 from ari_gemini.realtime import events
 from ari_gemini.realtime.session import RealtimeSession
@@ -34,7 +35,10 @@ class Conversation:
         self, timeline: Timeline, listener: Listener, log: FilteringBoundLogger, *, prebuffer_ms: int
     ) -> None:
         self.downlink = Downlink(
-            on_first_frame=timeline.first_frame, on_turn_played=self._turn_played, prebuffer_ms=prebuffer_ms
+            on_first_frame=timeline.first_frame,
+            on_turn_played=self._turn_played,
+            on_played_out=self._played_out,
+            prebuffer_ms=prebuffer_ms,
         )
         self.caller_active = Signal()
         """He begins to speak, by the provider's detector or by ours, or presses a key."""
@@ -43,6 +47,13 @@ class Conversation:
         self.model_audio = Signal()
         """The model goes on speaking: audio that is to be played came in."""
         self.toolbox: Toolbox | None = None
+        self.watch: Watch | None = None
+        self.on_answer: Callable[[], None] = lambda: None
+        """The model has begun to do something about what it was told last, or will do nothing about it."""
+        self.on_go_away: Callable[[float], None] = lambda _: None
+        """The session will end in so many seconds."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Something was said or done that whoever goes on with the call must know."""
         self._timeline = timeline
         self._listener = listener
         self._log = log
@@ -58,6 +69,7 @@ class Conversation:
             events.Transcript: self._on_transcript,
             events.ToolCall: self._on_tool_call,
             events.ToolCallCancelled: self._on_tool_call_cancelled,
+            events.WaitingForInput: self._on_waiting_for_input,
             events.GoAway: self._on_go_away,
         }
 
@@ -65,6 +77,16 @@ class Conversation:
     def speaking(self) -> bool:
         """The model is in the middle of a turn: more of it may come in."""
         return self._floor.state is State.SPEAKING
+
+    @property
+    def in_turn(self) -> bool:
+        """A turn is under way which the model has not declared complete."""
+        return self._floor.state is not State.QUIET
+
+    @property
+    def turns_begun(self) -> int:
+        """Turns of the model of which anything was heard."""
+        return self._timeline.count
 
     @property
     def discarded_ms(self) -> float:
@@ -79,6 +101,8 @@ class Conversation:
                 handler = handlers.get(type(event))
                 if handler is not None:
                     handler(event)
+                if type(event) is not events.AudioDelta:
+                    self.on_change()
 
     def caller_began(self) -> None:
         """The caller makes himself heard: what fills the silence ends, and whoever waits for him is told."""
@@ -93,6 +117,17 @@ class Conversation:
         """A model that waited for its tools has got their answers, and goes on in the same turn."""
         self._act(Happening.TOOLS_ANSWERED)
 
+    def session_lost(self) -> None:
+        """No more comes of the turn under way: what is here is played to its end."""
+        if self.watch is not None:
+            self.watch.session_lost()
+        self._act(Happening.SESSION_LOST)
+
+    def session_changed(self) -> None:
+        """There is a session again."""
+        if self.watch is not None:
+            self.watch.session_changed()
+
     def drop_unplayed(self) -> None:
         """Throw away what the caller has not heard yet; what the model says from now on is played."""
         self._clear()
@@ -103,18 +138,31 @@ class Conversation:
         if delta.rate not in RATES:
             raise MalformedMessage(f"audio at {delta.rate} Hz")
         duration_ms = len(delta.pcm) / SAMPLE_BYTES * 1000 / delta.rate
+        begins = self._floor.state is not State.SPEAKING
         if self._floor.audio(duration_ms) is Action.PLAY and self.downlink.play(delta.pcm, delta.rate):
             self._timeline.model_audio(self._clock())
             self.model_audio.fire()
+            if self.watch is not None:
+                self.watch.model_audio(delta.pcm, delta.rate)
+            if begins:
+                self.on_answer()
 
     def _on_interrupted(self, _: events.Interrupted) -> None:
+        if self.watch is not None:
+            self.watch.interrupted()
         self._act(Happening.INTERRUPTED)
         self.caller_began()
 
     def _on_generation_complete(self, _: events.GenerationComplete) -> None:
+        if self.watch is not None:
+            self.watch.generation_complete()
         self._act(Happening.GENERATION_COMPLETE)
 
-    def _on_turn_complete(self, _: events.TurnComplete) -> None:
+    def _on_turn_complete(self, turn: events.TurnComplete) -> None:
+        if self.watch is not None:
+            self.watch.turn_complete(turn.reason)
+        if not self.in_turn:
+            self.on_answer()  # it has nothing to say
         self._act(Happening.TURN_COMPLETE)
 
     def _on_speech_started(self, _: events.SpeechStarted) -> None:
@@ -128,7 +176,15 @@ class Conversation:
         if not transcript.replaces:
             self._listener.transcript(transcript.speaker, transcript.text)
 
+    def _on_waiting_for_input(self, _: events.WaitingForInput) -> None:
+        if self.watch is not None:
+            self.watch.waiting_for_input()
+        self.on_answer()
+
     def _on_tool_call(self, called: events.ToolCall) -> None:
+        if self.watch is not None:
+            self.watch.tool_called()
+        self.on_answer()
         if self.toolbox is not None:
             self.toolbox.call(called.calls)
 
@@ -137,7 +193,7 @@ class Conversation:
             self.toolbox.take_back(cancelled.ids)
 
     def _on_go_away(self, go_away: events.GoAway) -> None:
-        self._log.warning("session.go_away", time_left=go_away.time_left)
+        self.on_go_away(go_away.time_left)
 
     # What becomes of its turns.
 
@@ -159,6 +215,10 @@ class Conversation:
         if turn is not None:
             self._turn_ended(turn)
         self.turn_played.fire()
+
+    def _played_out(self) -> None:
+        if self.watch is not None:
+            self.watch.played_out()
 
     def _turn_ended(self, turn: Turn) -> None:
         self._log.info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -13,7 +14,7 @@ from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import ChannelInfo
 from ari_gemini.audiosocket.connection import Connection, MediaEnd
 from ari_gemini.call.leg import DEFAULT_AGENT, MEDIA_FAULTS, Consultation, Identity, read_variables
-from ari_gemini.errors import AriError, CallEnded, Cause, ToolError
+from ari_gemini.errors import AriConflict, AriError, AriNotFound, CallEnded, Cause, ToolError
 from ari_gemini.tools.destination import Destination
 
 log = structlog.get_logger(__name__)
@@ -31,15 +32,79 @@ LOOKUP_PAUSES = (0.05, 0.15, 0.3)
 Seconds between one look and the next."""
 
 
+class SharedListing:
+    """Asterisk's channels for everybody who asks at the same moment: however many come, one request runs."""
+
+    def __init__(self, client: AriClient) -> None:
+        self._client = client
+        self._running: asyncio.Task[list[ChannelInfo]] | None = None
+        self._next: asyncio.Task[list[ChannelInfo]] | None = None
+
+    async def channels(self) -> list[ChannelInfo]:
+        """The channels there were at some moment after this was called. Raises AriError.
+
+        Cancelling ends the waiting alone.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._after(self._running), name="channels")
+            self._next.add_done_callback(_heard)
+        return await asyncio.shield(self._next)
+
+    async def _after(self, earlier: asyncio.Task[list[ChannelInfo]] | None) -> list[ChannelInfo]:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        self._running, self._next = self._next, None
+        return await self._client.channels()
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Everybody who asked may have gone: then nobody is told of a failure."""
+    if not task.cancelled():
+        task.exception()
+
+
 class DialplanLeg:
     """One caller in ``AudioSocket()``. Without an ARI client nothing is known of him but his UUID."""
 
-    def __init__(self, connection: Connection, client: AriClient | None, *, verify: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        client: AriClient | None,
+        *,
+        verify: bool,
+        listing: SharedListing | None = None,
+    ) -> None:
         self.id = str(connection.uuid)
-        self._connection = connection
+        self.connection = self._connection = connection
+        self.adopted = False
         self._client = client
         self._verify = verify
+        self._listing = listing or client
         self._channel: Channel | None = None
+        self._found: Identity | CallEnded | None = None
+
+    async def look_up(self, patience: float) -> CallEnded | None:
+        """Find out whether this connection is a call's. None: it is; else how that ends, ``patience`` s later
+        at most.
+
+        What is found out here is what ``identify`` then says, without asking again.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                self._found = await self._identify()
+                return None
+        except TimeoutError:
+            ended = CallEnded(Cause.ARI_FAILED, f"no word of who calls within {patience:g} s")
+        except (AriNotFound, AriConflict) as error:  # the channel was there a moment ago
+            ended = CallEnded(Cause.CALLER_HANGUP, str(error))
+        except AriError as error:
+            ended = CallEnded(Cause.ARI_FAILED, str(error))
+        except CallEnded as unknown:
+            ended = unknown
+        if self._connection.end is not None:  # who hangs up meanwhile is known no more
+            ended = self.media_ended(self._connection.end)
+        self._found = ended
+        return ended
 
     async def identify(self) -> Identity:
         """Find the channel and read its agent.
@@ -47,6 +112,11 @@ class DialplanLeg:
         Raises CallEnded(UNKNOWN_CALL) when verification is on and no channel has this UUID, AriError when
         Asterisk cannot be asked; without verification both mean the default agent.
         """
+        if isinstance(self._found, CallEnded):
+            raise self._found
+        return self._found or await self._identify()
+
+    async def _identify(self) -> Identity:
         try:
             info = await self._find(self._connection.uuid)
         except AriError:
@@ -123,10 +193,10 @@ class DialplanLeg:
         return True
 
     async def _find(self, uuid: UUID) -> ChannelInfo | None:
-        if self._client is None:
+        if self._listing is None:
             return None
         for pause in (*LOOKUP_PAUSES, None):
-            found = find_audiosocket_channel(await self._client.channels(), uuid)
+            found = find_audiosocket_channel(await self._listing.channels(), uuid)
             if found is not None or pause is None:
                 return found
             await asyncio.sleep(pause)

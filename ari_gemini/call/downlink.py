@@ -45,8 +45,9 @@ class Downlink:
     """One call's model audio.
 
     ``on_first_frame(at)`` and ``on_turn_played(at, heard_ms)`` tell what was written of the model's speech,
-    and of nothing else. Times are seconds of the event loop's clock; ``loop`` is the running one unless
-    given.
+    and of nothing else; ``on_played_out()`` that nothing of it is left, be it played or thrown away, though
+    more may come in the same turn. Times are seconds of the event loop's clock; ``loop`` is the running one
+    unless given.
     """
 
     def __init__(
@@ -55,10 +56,13 @@ class Downlink:
         on_first_frame: Callable[[float], None],
         on_turn_played: Callable[[float, float], None],
         prebuffer_ms: int,
+        on_played_out: Callable[[], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._on_first_frame = on_first_frame
         self._on_turn_played = on_turn_played
+        self._on_played_out = on_played_out or (lambda: None)
+        self._playing = False  # something of the model's speech was left at the last deadline
         self._prebuffer_ms = prebuffer_ms
         self._loop = loop or asyncio.get_running_loop()
         self._connection: Connection | None = None
@@ -124,6 +128,9 @@ class Downlink:
             self._resampler.reset()
         played_ms = self.buffer.clear().played_ms
         self._wake(heard=False)
+        if self._playing:
+            self._playing = False
+            self._on_played_out()
         return played_ms
 
     async def drained(self) -> bool:
@@ -253,6 +260,10 @@ class Downlink:
                 self._on_first_frame(now)
             if frame.ends_turn:
                 self._on_turn_played(now, buffer.heard_ms)
+            if buffer.empty is self._playing:
+                self._playing = not self._playing
+                if not self._playing:
+                    self._on_played_out()
         self._timer = self._loop.call_at(buffer.next_at(), self._tick)
 
     def _instead(self, frame: PlayoutFrame, buffer: PlayoutBuffer) -> bytes:

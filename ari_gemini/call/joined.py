@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 import structlog
 
 from ari_gemini.ari.channel import Bridge, Channel
-from ari_gemini.ari.client import AriClient
+from ari_gemini.ari.requests import Requests
 from ari_gemini.call.cleanup import Verb, persist
 from ari_gemini.call.names import bridge_of
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 class Joined:
     """Two channels in the bridge of a call that is over. When one leaves, Asterisk does not end the other."""
 
-    def __init__(self, client: AriClient, caller: str, party: str) -> None:
+    def __init__(self, client: Requests, caller: str, party: str) -> None:
         self.caller = caller
         self.members = frozenset((caller, party))
         self.parting = False

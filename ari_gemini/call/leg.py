@@ -73,6 +73,10 @@ class Leg(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def adopted(self) -> bool:
+        """The caller was found, not announced: another worker, or an earlier life, may have served him."""
+
     async def identify(self) -> Identity:
         """Who is calling."""
 

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import structlog
 
 from ari_gemini.ari.channel import Bridge, Channel
-from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import (
     BridgeInfo,
     ChannelDestroyed,
@@ -22,18 +21,33 @@ from ari_gemini.ari.events import (
     StasisEnd,
     StasisStart,
 )
+from ari_gemini.ari.requests import Requests
 from ari_gemini.call.cleanup import Verb, failure_of
 from ari_gemini.call.joined import Joined
 from ari_gemini.call.leg import DEFAULT_AGENT, Leg
 from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, caller_of_party
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis_leg import PARTY_VARIABLE, StasisLeg
-from ari_gemini.errors import AriError, Cause
+from ari_gemini.errors import AriError, AriNotFound, Cause
 
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 5.0
 """While no events flow, callers are looked after this often, s: so long may a call outlive its caller."""
+
+GONE_PAUSES = (0.01, 0.04, 0.15, 0.3)
+"""A channel is gone soon after Asterisk has said yes to its hangup: seconds between one look and the next."""
+
+
+class WayOptions(TypedDict):
+    """What a way is told by the service."""
+
+    start_call: Callable[[Leg], None]
+    answer_at_once: bool
+    media_address: str
+    """``HOST:PORT`` that Asterisk dials for the media."""
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Runs what no call waits for."""
 
 
 class StasisWay:
@@ -42,26 +56,26 @@ class StasisWay:
     It also looks after those whom a call has joined and left to each other.
     """
 
+    _leg_type = StasisLeg
+
     def __init__(
         self,
-        client: AriClient,
+        client: Requests,
         registry: Registry,
-        *,
-        start_call: Callable[[Leg], None],
-        answer_at_once: bool,
-        media_address: str,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        **given: Unpack[WayOptions],
     ) -> None:
         self._client = client
         self._registry = registry
-        self._app = client.settings.app
-        self._start_call = start_call
-        self._answer_at_once = answer_at_once
-        self._media_address = media_address
-        self._spawn = spawn
+        self._app = client.app
+        self._start_call = given["start_call"]
+        self._answer_at_once = given["answer_at_once"]
+        self._media_address = given["media_address"]
+        self._spawn = given["spawn"]
         self._legs: dict[str, StasisLeg] = {}
         self._joined: dict[str, Joined] = {}
         """By the caller's channel."""
+        self._owed = False
+        """An outage has not been made up for: Asterisk did not answer."""
 
     def on_event(self, event: Event) -> None:
         """Take one ARI event. Never waits, never raises."""
@@ -77,37 +91,51 @@ class StasisWay:
             self._dialled(event.channel.id, event.status)
 
     async def reconcile(self) -> None:
+        """Make up for what an outage cost, as far as Asterisk lets itself be asked."""
+        await self.reconciled()
+
+    async def reconciled(self) -> bool:
         """Make up for the events that an outage of their connection cost, one of this service's included.
 
         Ends calls whose caller left, serves who came, leaves alone who was joined with another party, hangs
-        up on parties whom nobody asks any more, and destroys bridges whose caller no longer exists.
+        up on parties whom nobody asks any more, and destroys bridges whose caller no longer exists. False:
+        Asterisk did not say what there is.
         """
+        known = self._legs.keys() | self._joined.keys()  # who ends during a request is still listed after it
         try:
             there = await self._see_off()
             bridges = await self._client.bridges()
         except AriError as error:
+            self._owed = True
             log.warning("stasis.not_reconciled", error=str(error))
-            return
+            return False
+        self._owed = False
         self._adopt(there, bridges)
         over = await self._clear_up(there, bridges)
         for channel in there.values():
             if self._is_ours(channel) and caller_of_party(channel.id) is None and channel.id not in over:
-                self._entered(channel, channel.app_data.split(",")[1] if "," in channel.app_data else "")
+                self._found(channel, new=channel.id not in known)
         for bridge in bridges:
             caller = caller_of_bridge(bridge.id)
             if caller is not None and not any(caller in known for known in (there, self._legs, self._joined)):
                 log.info("stasis.orphaned_bridge", bridge=bridge.id)
                 self._spawn(_drop(Bridge(self._client, bridge.id).destroy, bridge.id))
+        return True
 
     async def watch(self) -> None:
-        """See those off whose leaving no event tells, while no events flow. Runs until cancelled."""
+        """See those off whose leaving no event tells, while no events flow. Runs until cancelled.
+
+        Once they flow again, it also makes up for the outage as often as it takes.
+        """
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if (self._legs or self._joined) and not self._client.connected:
+            if self._owed and self._client.connected:
+                await self.reconcile()
+            elif (self._legs or self._joined) and not self._client.connected:
                 with suppress(AriError):  # Asterisk is away altogether: the media connections say so
                     await self._see_off()
 
-    async def _see_off(self) -> Mapping[str, ChannelInfo]:
+    async def _see_off(self) -> dict[str, ChannelInfo]:
         """Tell of everybody known who has left, and of parties who have answered; returns all channels
         there are."""
         # who comes from now on is announced by events, or found next time
@@ -150,18 +178,40 @@ class StasisWay:
                 consultation.entered()
             else:
                 self._hang_up_orphan(channel.id)
-        elif channel.id not in self._legs and channel.id not in self._joined:
-            self._arrived(channel, agent or DEFAULT_AGENT)
+        elif (leg := self._legs.get(channel.id)) is not None:
+            leg.adopted = False  # he has only just come
+            leg.caller_entered()
+        elif channel.id not in self._joined:
+            self._arrived(channel, agent)
 
-    def _arrived(self, channel: ChannelInfo, agent: str) -> None:
-        leg = StasisLeg(
+    def _found(self, channel: ChannelInfo, *, new: bool) -> None:
+        """A caller or media that no event has told of; or not ``new``, a caller known when it was asked."""
+        leg = self._legs.get(channel.id)
+        if caller_of_media(channel.id) is not None:
+            self._entered(channel, "")
+        elif leg is not None:
+            if self._is_inside(channel):
+                leg.caller_entered()
+        elif new and channel.id not in self._joined:
+            arguments = channel.app_data.split(",")
+            self._arrived(channel, arguments[1] if len(arguments) > 1 else "", found=True)
+
+    def _is_inside(self, channel: ChannelInfo) -> bool:
+        """Whether a channel that is ours has entered the application, or is about to."""
+        return True
+
+    def _arrived(self, channel: ChannelInfo, agent: str, *, found: bool = False) -> None:
+        inside = not found or self._is_inside(channel)
+        leg = self._leg_type(
             self._client,
             self._registry,
             channel,
-            agent=agent,
+            agent=agent or DEFAULT_AGENT,
             answer_at_once=self._answer_at_once,
             media_address=self._media_address,
             keep=self._keep,
+            entered=inside,
+            adopted=found and inside,
         )
         self._legs[channel.id] = leg
         self._start_call(leg)
@@ -238,12 +288,18 @@ class StasisWay:
                 self._hang_up_orphan(channel.id)
 
     async def _clear_up(
-        self, there: Mapping[str, ChannelInfo], bridges: Iterable[BridgeInfo]
+        self, there: dict[str, ChannelInfo], bridges: Iterable[BridgeInfo]
     ) -> AbstractSet[str]:
-        """Destroy the bridges of calls that an earlier life of this service had, so that they can begin anew.
+        """Destroy media and bridges of calls that an earlier life of this service had, or another worker, so
+        that they can begin anew. Media that are destroyed are taken out of ``there``.
 
         Returns the callers who shall not: each had been joined with a party, which has left.
         """
+        orphans = [name for name in there if (caller_of_media(name) or "") not in self._legs]
+        media = [name for name in orphans if caller_of_media(name) is not None]
+        await asyncio.gather(*map(self._clear_media, media))
+        for name in media:
+            del there[name]
         known = self._legs.keys() | self._joined.keys()
         held = {caller_of_bridge(bridge.id) for bridge in bridges} - known
         callers = [name for name, channel in there.items() if name in held and self._is_ours(channel)]
@@ -255,6 +311,16 @@ class StasisWay:
             *(_drop(Bridge(self._client, bridge_of(one)).destroy, bridge_of(one)) for one in callers)
         )
         return over
+
+    async def _clear_media(self, name: str) -> None:
+        """Its name is that of the next one for the same caller: wait until it is free."""
+        channel = Channel(self._client, name)
+        log.info("stasis.orphaned_channel", channel=name)
+        await _drop(channel.hangup, name)
+        for pause in GONE_PAUSES:
+            if isinstance(await failure_of(channel.get), AriNotFound):
+                return
+            await asyncio.sleep(pause)
 
     async def _was_joined(self, caller: str) -> bool:
         try:

@@ -19,8 +19,8 @@ from uuid import uuid4
 import structlog
 
 from ari_gemini.ari.channel import Bridge, Channel
-from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.events import ChannelInfo
+from ari_gemini.ari.requests import Requests
 from ari_gemini.audiosocket.connection import Connection, MediaEnd
 from ari_gemini.call.cleanup import Verb, failure_of, persist, unanswered
 from ari_gemini.call.consult import StasisConsultation
@@ -58,7 +58,7 @@ class StasisLeg:
 
     def __init__(
         self,
-        client: AriClient,
+        client: Requests,
         registry: Registry,
         caller: ChannelInfo,
         *,
@@ -66,8 +66,13 @@ class StasisLeg:
         answer_at_once: bool,
         media_address: str,
         keep: Keep,
+        entered: bool = True,
+        adopted: bool = False,
     ) -> None:
         self.id = caller.id
+        self.adopted = adopted
+        """He was in the application already when he was found: another worker, or an earlier life of this
+        one, has talked to him, and may have saved where they were."""
         self.media_id = media_of(caller.id)
         self._client = client
         self._registry = registry
@@ -82,11 +87,17 @@ class StasisLeg:
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
         self._media_entered = asyncio.Event()
+        self._entered = asyncio.Event()
+        if entered:
+            self._entered.set()
+        self._received = False
         self._expecting = ExitStack()
         self._making: list[asyncio.Task[Any]] = []
         self._next_place: Destination | None = None
         self._consultations: list[StasisConsultation] = []
         self._gone = False
+        self.handed_over = False
+        """Another worker has the caller, or takes him."""
         self._over = False
         self._log = log.bind(call=self.id)
 
@@ -101,12 +112,14 @@ class StasisLeg:
         return await read_variables(self._channel, names)
 
     async def open_media(self) -> Connection:
-        """Ring or answer, make bridge and media channel, wait until Asterisk has dialled."""
+        """Ring or answer, make bridge and media channel, wait until Asterisk has dialled.
+
+        While the caller is about to enter the application Asterisk refuses (409) what is asked of his
+        channel, but makes bridge and media channel: he is received in ``settle_media`` then.
+        """
         self._still_there()
-        if self._answer_at_once:
-            await self._channel.answer()
-        else:
-            await self._channel.ring()
+        if self._entered.is_set():
+            await self._receive()
         await self._make(self._bridge.create(name=self.id))
         uuid = uuid4()
         # expected until release is through with Asterisk: who dials for a call that is over is ours to refuse
@@ -114,7 +127,7 @@ class StasisLeg:
         await self._make(
             self._client.external_media(
                 channel_id=self.media_id,
-                app=self._client.settings.app,
+                app=self._client.app,
                 external_host=self._media_address,
                 data=uuid,
             )
@@ -122,7 +135,9 @@ class StasisLeg:
         return await self._arrival()
 
     async def settle_media(self) -> None:
-        """Wait for the media channel's own StasisStart; let a caller who is answered already be heard."""
+        """Wait for both channels' StasisStart; let a caller who is answered already be heard."""
+        await self._entered.wait()
+        await self._receive()
         await self._media_entered.wait()
         if self._answer_at_once:
             await self._bridge_both()
@@ -139,7 +154,7 @@ class StasisLeg:
         A portion takes half the time that a request may: what waits behind one still gets through. Cancelling
         ends it after the portion that is being played.
         """
-        for portion in portions(digits, self._client.settings.request_timeout / 2):
+        for portion in portions(digits, self._client.request_timeout / 2):
             if portion.keys:
                 await self._channel.send_dtmf(portion.keys, between_ms=GAP_MS, duration_ms=TONE_MS)
             await asyncio.sleep(portion.seconds)
@@ -171,7 +186,8 @@ class StasisLeg:
         """Let the caller go where he is to go, unless he left; meanwhile destroy media channel and bridge.
 
         Takes at most four requests one after another, CLEANUP_DELAYS, and what a consultation has under
-        way. Two who are joined stay so, whatever the cause: they have no use for this service any more.
+        way. Two who are joined stay so, whatever the cause: they have no use for this service any more. After
+        HANDED_OVER nothing is asked about the caller: he, bridge and media channel are another worker's.
         """
         self._over = True
         if self._connection is not None:
@@ -180,9 +196,9 @@ class StasisLeg:
             if await consultation.settled():
                 await self._leave(consultation)
                 return
-        await asyncio.gather(
-            self._let_go(ended), self._unmake(), *(one.dismiss() for one in self._consultations)
-        )
+        over = ended.cause is Cause.HANDED_OVER
+        steps = [self._leave_behind()] if over else [self._let_go(ended), self._unmake()]
+        await asyncio.gather(*steps, *(one.dismiss() for one in self._consultations))
 
     def media_ended(self, end: MediaEnd) -> CallEnded:
         """The caller's channel outlives its media: Asterisk restarts, or somebody hung the media up."""
@@ -191,6 +207,19 @@ class StasisLeg:
     def caller_left(self) -> None:
         """The caller's channel has left the application: there is nobody to be sent on."""
         self._gone = True
+
+    def caller_entered(self) -> None:
+        """The caller is in the application: from now on his channel does what it is asked."""
+        self._entered.set()
+
+    def hand_over(self) -> None:
+        """Another worker takes the caller, also when the call has not begun to run yet."""
+        self.handed_over = True
+
+    @property
+    def over(self) -> bool:
+        """The call has ended and is being cleaned up."""
+        return self._over
 
     @property
     def consultations(self) -> Sequence[StasisConsultation]:
@@ -206,8 +235,20 @@ class StasisLeg:
         self._media_entered.set()
 
     def _still_there(self) -> None:
+        if self.handed_over:
+            raise CallEnded(Cause.HANDED_OVER)
         if self._gone:
             raise CallEnded(Cause.CALLER_HANGUP)
+
+    async def _receive(self) -> None:
+        """Ring or answer, once. Who was talking already hears nothing of it."""
+        if self._received or (self.adopted and self._caller.state == "Up"):
+            return
+        self._received = True
+        if self._answer_at_once:
+            await self._channel.answer()
+        else:
+            await self._channel.ring()
 
     def _media_arrived(self, connection: Connection) -> None:
         if self._over:
@@ -289,6 +330,10 @@ class StasisLeg:
             insist = unanswered(results)
             verbs = [self._media.hangup, self._bridge.destroy] if bridge else [self._media.hangup]
             await asyncio.gather(*(self._surely(verb, insist=insist) for verb in verbs))
+
+    async def _leave_behind(self) -> None:
+        with self._expecting:  # whoever dials for what is still being made finds nobody
+            await asyncio.gather(*self._making, return_exceptions=True)
 
     async def _surely(self, verb: Verb, *, insist: bool = False) -> None:
         failure = await persist(verb, insist=insist)

@@ -1,12 +1,14 @@
 """Texts for the model: what the caller typed, and what happened to the call. They wait for a session that may
-take them, and go out in order."""
+take them, and go out in order; one that a connection took with it is sent again on the next."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from ari_gemini.realtime.session import RealtimeSession
+from ari_gemini.realtime.unconfirmed import Unconfirmed
 
 MAX_TEXTS = 16
 """Texts that may wait: a caller who types ahead while a tool works. The oldest goes, as it would from
@@ -14,11 +16,13 @@ memory."""
 
 
 class Texts:
-    """One call's texts. ``tell`` never waits."""
+    """One call's texts. ``tell`` never waits. ``on_sent`` is called for each that went out."""
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.on_sent: Callable[[], None] = lambda: None
         self._waiting: deque[str] = deque()
+        self._unconfirmed: Unconfirmed[str] = Unconfirmed(MAX_TEXTS)
         self._held = False
         self._ready = asyncio.Event()
 
@@ -49,6 +53,19 @@ class Texts:
                 raise
             finally:
                 self._look()
+            self._unconfirmed.settle(session.confirmed)
+            self._unconfirmed.sent(session.sent, text)
+            self.on_sent()
+
+    def recover(self, confirmed: int) -> None:
+        """A session is over of which the first ``confirmed`` messages arrived: what did not, waits again."""
+        self._unconfirmed.settle(confirmed)
+        for text in reversed(self._unconfirmed.take()):
+            if len(self._waiting) < MAX_TEXTS:
+                self._waiting.appendleft(text)
+            else:
+                self.dropped += 1
+        self._look()
 
     def _look(self) -> None:
         if self._waiting and not self._held:

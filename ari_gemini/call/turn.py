@@ -30,12 +30,17 @@ SILENCED   GENERATION_COMPLETE   QUIET      NOTHING
 SILENCED   TURN_COMPLETE         QUIET      NOTHING
 SILENCED   TOOLS_ANSWERED        QUIET      NOTHING
 SILENCED   INTERRUPTED           YIELDED    CLEAR
+SPEAKING   SESSION_LOST          QUIET      END_TURN
+FINISHING  SESSION_LOST          QUIET      NOTHING
+YIELDED    SESSION_LOST          QUIET      NOTHING
+SILENCED   SESSION_LOST          QUIET      NOTHING
 =========  ====================  =========  ===========
 
 Every other pair changes nothing. QUIET says nothing about the playout: the last sentence may still be playing
 out there, which is why INTERRUPTED clears in every state. CUT_OFF is the call's own doing, at a key that the
 caller presses: the model has not been told yet and goes on with its turn for a while. TOOLS_ANSWERED happens
-with models that wait for their tools in mid-turn: what follows is about the answer, and heard.
+with models that wait for their tools in mid-turn: what follows is about the answer, and heard. After
+SESSION_LOST what has come is played to its end, and whatever the next session says is a turn of its own.
 """
 
 from __future__ import annotations
@@ -70,6 +75,7 @@ class Happening(Enum):
     CALLER_STOPPED = "caller_stopped"
     CUT_OFF = "cut_off"
     TOOLS_ANSWERED = "tools_answered"
+    SESSION_LOST = "session_lost"
 
 
 class Action(Enum):
@@ -104,6 +110,10 @@ TABLE: dict[tuple[State, Happening], tuple[State, Action]] = {
     (State.SILENCED, Happening.TURN_COMPLETE): (State.QUIET, Action.NOTHING),
     (State.SILENCED, Happening.TOOLS_ANSWERED): (State.QUIET, Action.NOTHING),
     (State.SILENCED, Happening.INTERRUPTED): (State.YIELDED, Action.CLEAR),
+    (State.SPEAKING, Happening.SESSION_LOST): (State.QUIET, Action.END_TURN),
+    (State.FINISHING, Happening.SESSION_LOST): (State.QUIET, Action.NOTHING),
+    (State.YIELDED, Happening.SESSION_LOST): (State.QUIET, Action.NOTHING),
+    (State.SILENCED, Happening.SESSION_LOST): (State.QUIET, Action.NOTHING),
 }
 
 

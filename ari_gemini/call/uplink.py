@@ -1,23 +1,44 @@
-"""Caller → model: frames come in from AudioSocket, go through the resampler and out to the session."""
+"""Caller → model: frames come in from AudioSocket, go through the resampler and out to the session.
+
+What has been sent is kept until it is known to have arrived, and a caller's words until the model answers
+them, so that a session that takes over from a lost one hears them::
+
+    kept ──────────────────────────────────────────────────────────────▶ newest
+    │ warm-up │ the caller's unanswered words │ sent, unconfirmed │ unsent │
+              └─ where a next session begins: the earlier of the two
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from ari_gemini.audio.pcm import SAMPLE_BYTES, AudioFormat, level_dbfs
 from ari_gemini.audio.resample import Resampler
-from ari_gemini.audio.vad import SpeechEdges
+from ari_gemini.audio.vad import HANGOVER_MS, SpeechEdges
 from ari_gemini.realtime.session import RealtimeSession
+from ari_gemini.realtime.unconfirmed import Unconfirmed
 from ari_gemini.telemetry.timeline import Timeline
 
-BACKLOG_MS = 2000
-"""Two seconds wait for a session that cannot take them: enough for its set-up after an immediate answer and
-for a network hiccup. What is older is no longer worth an answer, so the oldest goes first."""
+KEPT_MS = 30_000
+"""So much caller audio is kept, 480 kB at 8 kHz: more than a reconnect may take, and as long as anybody
+speaks in one go. What is older is no longer worth an answer, so the oldest goes first."""
+
+MAX_MESSAGES = KEPT_MS // 20
+"""Messages of which it is noted whether they arrived: as many as there are frames of 20 ms. Of older ones
+nothing is kept."""
 
 BATCH_FRAMES = 10
 """A backlog leaves in messages of at most so many frames, 200 ms: what one send costs stays small."""
+
+WARM_UP = 2
+"""Frames by which a resampler is begun earlier than what is wanted of it, 40 ms: all that its filter
+remembers, so that the sound goes on at the sample where the former one stopped."""
+
+LEAD_FRAMES = 15
+"""Our own detector is sure of speech only when that lasts: it began up to 300 ms before."""
 
 CLEAR_MS = 300.0
 """So much voice in one stretch of speech counts as the caller's making himself heard: a word. A bump or a
@@ -32,102 +53,183 @@ TELEPHONE = AudioFormat(8000)
 class Uplink:
     """One call's caller audio. ``audio`` is called by the media connection and never waits.
 
-    ``on_speech`` is called once in each stretch of the caller's speech, by our own detector, when it is sure.
+    ``on_speech`` is called once in each stretch of the caller's speech, by our own detector, when it is sure,
+    and ``on_silence`` at the end of each.
     """
 
     def __init__(
-        self, timeline: Timeline, clock: Callable[[], float], on_speech: Callable[[], None] | None = None
+        self,
+        timeline: Timeline,
+        clock: Callable[[], float],
+        on_speech: Callable[[], None] | None = None,
     ) -> None:
         self.dropped = 0
-        """Frames thrown away because the session did not take them."""
+        """Frames thrown away that no session has taken."""
+        self.repeated = 0
+        """Frames sent once more to a session that took over."""
         self.frames = 0
         self._timeline = timeline
         self._clock = clock
         self._on_speech = on_speech or (lambda: None)
+        self.on_silence: Callable[[], None] = lambda: None
         self._held = False
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        # Positions: frames since the call began.
+        self._first = 0  # the oldest kept
+        self._next = 0  # the first that is to be sent
+        self._taken = 0  # the first that the session has not been handed
+        self._arrived = 0  # the first that may not have arrived
+        self._spoken: int | None = None  # where words began that the model has not answered
+        self._on_its_way: Unconfirmed[int] = Unconfirmed(MAX_MESSAGES)
         self._clear_ms = 0.0
+        self._quiet_ms = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._begin(TELEPHONE)
+
+    @property
+    def speaking(self) -> bool:
+        """The caller speaks, by our own detector."""
+        return self._edges.speaking
+
+    @property
+    def unanswered(self) -> bool:
+        """The caller has said something that the model has not answered."""
+        return self._spoken is not None
+
+    @property
+    def quiet_ms(self) -> float:
+        """How long the caller has been silent, ms; 0 while he speaks."""
+        return 0.0 if self.speaking else self._quiet_ms
 
     def audio(self, pcm: bytes, rate: int) -> None:
         """Take one message's audio at ``rate`` Hz."""
         if self._format.rate != rate:
             self._begin(AudioFormat(rate))
         self.frames += 1
-        queue = self._queue
-        queue.append(pcm)
-        self._queued += len(pcm)
-        while self._queued > self._limit:
-            self._queued -= len(queue.popleft())
-            self.dropped += 1
+        self._kept.append(pcm)
+        self._kept_bytes += len(pcm)
+        self._trim()
         self._wake()
         self._watch_speech(pcm)
 
     def hold(self, held: bool) -> None:
         """While held, nothing is sent: a tool works, and the model would give up the session over audio.
 
-        The backlog waits, within its bound.
+        What comes in waits, within its bound.
         """
         self._held = held
         self._wake()
 
     def forget(self) -> None:
-        """Throw away what waits: whoever is heard from now on is somebody else."""
-        self.dropped += len(self._queue)
-        self._queue.clear()
-        self._queued = 0
+        """Throw away what is kept: whoever is heard from now on is somebody else."""
+        self.dropped += self.frames - max(self._next, self._taken)
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._first = self._next = self._taken = self._arrived = self.frames
+        self._spoken = None
+        self._on_its_way.take()
+
+    def answered(self) -> None:
+        """The model deals with what the caller has said. While he goes on speaking, all of it remains
+        unanswered: what the model says now was about a part of it, and he is interrupting that."""
+        if not self._edges.speaking:
+            self._spoken = None
+
+    def recover(self, confirmed: int) -> None:
+        """A session is over of which the first ``confirmed`` messages arrived: let the next one begin where
+        that one got to, or where the caller's unanswered words begin."""
+        self._settle(confirmed)
+        begin = self._arrived if self._spoken is None else min(self._arrived, self._spoken)
+        begin = max(begin, self._first)
+        self.repeated += max(0, self._next - begin)
+        self._next = self._taken = self._arrived = begin
+        self._on_its_way.take()
+        self._wake()
 
     async def run(self, session: RealtimeSession) -> None:
-        """Send until cancelled, beginning with what has gathered. Cancelling loses what is queued.
+        """Send until cancelled, beginning with what has gathered. Cancelling loses nothing.
 
-        Raises SessionError when the session ends.
+        Raises SessionError when the session ends; what it did not take stays the next to be sent.
         """
         target = session.capabilities.input_format
-        resampler = Resampler(self._format, target)
+        resampler = self._resampler(target)
         loop = asyncio.get_running_loop()
-        queue = self._queue
         while True:
-            while self._held or not queue:
+            while self._held or self._next >= self.frames:
                 self._waiter = loop.create_future()
                 await self._waiter
             if resampler.source != self._format:
-                resampler = Resampler(self._format, target)
-            pcm = resampler.process(self._take())
+                resampler = self._resampler(target)
+            batch = self._slice(self._next, min(self.frames, self._next + BATCH_FRAMES))
+            self._taken = end = self._next + len(batch)
+            pcm = resampler.process(batch[0] if len(batch) == 1 else b"".join(batch))
             if pcm:
                 await session.send_audio(pcm)
+            self._settle(session.confirmed)
+            self._on_its_way.sent(session.sent, end)
+            self._next = max(end, self._first)
+
+    # What is kept.
+
+    def _slice(self, begin: int, end: int) -> list[bytes]:
+        """Frames by their positions; what is not kept any more is left out."""
+        first = self._first
+        return list(islice(self._kept, max(0, begin - first), max(0, end - first)))
+
+    def _resampler(self, target: AudioFormat) -> Resampler:
+        """One that goes on where a former one stopped before the next frame."""
+        resampler = Resampler(self._format, target)
+        for frame in self._slice(self._next - WARM_UP, self._next):
+            resampler.process(frame)
+        return resampler
+
+    def _settle(self, confirmed: int) -> None:
+        arrived = self._on_its_way.settle(confirmed)
+        if arrived is not None:
+            self._arrived = max(self._arrived, arrived)  # what was on its way may have been forgotten
+
+    def _trim(self) -> None:
+        """Drop what nobody will ask for again, and what is more than may be kept."""
+        wanted = min(self._next, self._arrived)
+        if self._spoken is not None:
+            wanted = min(wanted, self._spoken)
+        wanted = min(wanted, self.frames - LEAD_FRAMES) - WARM_UP
+        while self._first < wanted or self._kept_bytes > self._limit:
+            self._kept_bytes -= len(self._kept.popleft())
+            self._first += 1
+        if self._next < self._first:
+            self.dropped += max(0, self._first - max(self._next, self._taken))
+            self._next = self._first
+        if self._spoken is not None and self._spoken < self._first:
+            self._spoken = self._first if self._edges.speaking else None  # so long ago: it was no question
 
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _take(self) -> bytes:
-        queue = self._queue
-        if len(queue) == 1:
-            pcm = queue.popleft()
-        else:
-            pcm = b"".join([queue.popleft() for _ in range(min(len(queue), BATCH_FRAMES))])
-        self._queued -= len(pcm)
-        return pcm
-
     def _begin(self, fmt: AudioFormat) -> None:
-        self.forget()  # what is queued has another rate and would be sped up or slowed down
-        self._limit = fmt.rate * SAMPLE_BYTES * BACKLOG_MS // 1000
-        self._format = fmt
         self._edges = SpeechEdges(fmt)
+        self.forget()  # what is kept has another rate and would be sped up or slowed down
+        self._limit = fmt.rate * SAMPLE_BYTES * KEPT_MS // 1000
+        self._format = fmt
         self._clear_ms = 0.0
 
     def _watch_speech(self, pcm: bytes) -> None:
         edges = self._edges
         edge = edges.feed(pcm, self._clock())
+        self._quiet_ms += self._format.duration_ms(len(pcm))
         if edge is not None:
             self._clear_ms = 0.0
             if edge.speaking:
                 self._timeline.caller_started()
+                if self._spoken is None:
+                    self._spoken = max(self._first, self.frames - LEAD_FRAMES)
             else:
+                self._quiet_ms = HANGOVER_MS
                 self._timeline.caller_stopped(edge.at)
+                self.on_silence()
         if edges.speaking and self._clear_ms < CLEAR_MS and level_dbfs(pcm) >= CLEAR_DBFS:
             self._clear_ms += self._format.duration_ms(len(pcm))
             if self._clear_ms >= CLEAR_MS:

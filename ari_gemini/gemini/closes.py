@@ -60,6 +60,8 @@ CLOSES: tuple[CloseRule, ...] = (
     CloseRule(1008, "GoAway", SessionDropped, "the connection outlived its time"),
     CloseRule(1008, "", SessionDropped, "the service ended the session", at_setup=SessionRefused),
     # 1011 and its relatives: their side
+    CloseRule(1011, "auth token has expired", SessionDropped, "the token ran out", at_setup=KeyRefused),
+    CloseRule(1011, "token has expired|token has been used", KeyRefused, "the token is used up or expired"),
     CloseRule(1011, "Deadline expired", SessionDropped, "the connection outlived its time"),
     CloseRule(1011, "", SessionUnavailable, "the service failed"),
     CloseRule(1013, "", SessionUnavailable, "the service is overloaded"),

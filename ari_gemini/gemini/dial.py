@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 import ssl
 import sys
-from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -24,6 +22,8 @@ from ari_gemini import __version__
 from ari_gemini.errors import SessionError, SessionRefused, SessionUnavailable
 from ari_gemini.gemini.closes import one_line, status_error
 from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.tls import client_tls
+from ari_gemini.gemini.tokens import Token
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that the closing handshake may take before the socket is simply closed."""
@@ -51,16 +51,17 @@ class _Connect(connect):
         return exc
 
 
-async def dial(settings: GeminiSettings) -> ClientConnection:
+async def dial(settings: GeminiSettings, token: Token | None = None) -> ClientConnection:
     """Connect within ``settings.connect_timeout``. No compression: base64 of sound does not shrink.
 
-    Raises SessionError. Cancelling closes what was opened.
+    ``token`` goes in place of the key, and to a method of its own. Raises SessionError. Cancelling closes
+    what was opened.
     """
-    headers = {} if settings.api_key is None else {"x-goog-api-key": settings.api_key.get_secret_value()}
+    url, headers = _credentials(settings, token)
     try:
         async with asyncio.timeout(settings.connect_timeout):
             websocket = await _Connect(
-                settings.url,
+                url,
                 additional_headers=headers,
                 user_agent_header=f"ari-gemini/{__version__}",
                 compression=None,
@@ -72,7 +73,7 @@ async def dial(settings: GeminiSettings) -> ClientConnection:
                 max_queue=_MAX_QUEUE,
                 write_limit=_WRITE_LIMIT,
                 logger=_log,
-                **await _tls(settings),
+                ssl=await client_tls(settings.ca_file) if url.startswith("wss:") else None,
             )
     except (OSError, InvalidHandshake) as exc:  # a timeout is an OSError
         error = _connect_error(exc, settings)
@@ -81,20 +82,12 @@ async def dial(settings: GeminiSettings) -> ClientConnection:
     return websocket
 
 
-async def _tls(settings: GeminiSettings) -> dict[str, Any]:
-    if settings.base_url.startswith("ws:"):
-        return {}
-    try:
-        # Reading the certificate authorities takes 20 ms: in a thread, lest every call hear it, and once.
-        context = await asyncio.to_thread(_tls_context, str(settings.ca_file) if settings.ca_file else None)
-    except (OSError, ssl.SSLError) as exc:
-        raise SessionRefused(f"cannot read certificates from {settings.ca_file}: {exc}") from exc
-    return {"ssl": context}
-
-
-@functools.lru_cache(maxsize=8)  # one for each ca_file in use
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file)
+def _credentials(settings: GeminiSettings, token: Token | None) -> tuple[str, dict[str, str]]:
+    """Address and headers: a token goes once, without the key (ai.google.dev/api/live)."""
+    if token is not None:
+        return f"{settings.url}Constrained", {"Authorization": f"Token {token.name.get_secret_value()}"}
+    key = settings.api_key
+    return settings.url, {} if key is None else {"x-goog-api-key": key.get_secret_value()}
 
 
 def _tune(websocket: ClientConnection) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ari_gemini.gemini.models import ModelFamily
+from ari_gemini.realtime.events import Speaker
 from ari_gemini.realtime.functions import FunctionResult
+from ari_gemini.realtime.session import HistoryTurn
 
 _AUDIO_SUFFIX = b'"}}}'
 
@@ -50,6 +52,23 @@ def encode_client_content(text: str) -> bytes:
     """``clientContent`` with one complete user turn: interrupts the model and makes it answer."""
     turn = {"role": "user", "parts": [{"text": text}]}
     return dump({"clientContent": {"turns": [turn], "turnComplete": True}})
+
+
+def encode_history(family: ModelFamily, history: Sequence[HistoryTurn]) -> bytes:
+    """``clientContent`` with what was said before, from which nothing is generated.
+
+    Where it is taken in mid-session, an open turn makes the model wait for more; elsewhere the setup has
+    announced it, and its complete turn ends it (``historyConfig``). A role may not follow itself, so turns of
+    one speaker are joined.
+    """
+    turns: list[dict[str, Any]] = []
+    for turn in history:
+        role = "model" if turn.speaker is Speaker.MODEL else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["parts"].append({"text": turn.text})
+        else:
+            turns.append({"role": role, "parts": [{"text": turn.text}]})
+    return dump({"clientContent": {"turns": turns, "turnComplete": not family.client_content}})
 
 
 def encode_tool_results(family: ModelFamily, results: Sequence[FunctionResult]) -> bytes:

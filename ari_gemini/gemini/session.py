@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -19,17 +19,26 @@ from ari_gemini.gemini.dial import CLOSE_TIMEOUT, dial
 from ari_gemini.gemini.keepalive import Keepalive
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.setup_message import encode_setup
+from ari_gemini.gemini.tokens import Token, TokenSource, open_with_token
 from ari_gemini.gemini.trail import Trail
 from ari_gemini.gemini.values import DEFAULT_RATE
 from ari_gemini.realtime.events import AudioDelta, Event
 from ari_gemini.realtime.functions import FunctionResult
-from ari_gemini.realtime.session import Capabilities, RealtimeSession, SessionSettings
+from ari_gemini.realtime.session import (
+    Capabilities,
+    HistoryTurn,
+    RealtimeSession,
+    Resume,
+    SessionSettings,
+)
 
 _MAX_EARLY = 64
 """Events that may come before the setup is confirmed; the service sends none, so more is no Live API."""
 _PROTOCOL_CODES = {1002, 1007, 1009}
 """Close codes by which our own WebSocket layer says that the peer broke the protocol (RFC 6455, 7.4.1)."""
 _NO_CLOSE_FRAME = 1006
+MAX_PATIENCE = 40.0
+"""Longest silence, s, that a session learns to bear: pongs 30 s late have been reported."""
 
 log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -38,32 +47,55 @@ async def open_session(
     settings: GeminiSettings,
     session: SessionSettings,
     *,
-    handle: str | None = None,
+    resume: Resume | None = None,
+    history: Sequence[HistoryTurn] = (),
+    before_setup: Callable[[], Awaitable[None]] | None = None,
+    tokens: TokenSource | None = None,
 ) -> GeminiSession:
     """Connect, send the setup, and wait until the service has confirmed it; nothing else is sent before.
 
-    ``handle`` resumes the session that it came from. Takes at most ``connect_timeout`` and ``setup_timeout``
-    together. Raises SessionError, SetupRefused before anything is opened when the settings cannot work with
-    the model. Cancelling closes the socket.
+    ``resume`` goes on with the session that it came from. Without it the model is given ``history``, and
+    generates nothing from that. ``before_setup`` is awaited when the connection stands: a session is resumed
+    only after its former connection has ended. Takes at most ``connect_timeout`` and ``setup_timeout``
+    together, and that. ``tokens``: a token takes the place of the key, and a session is resumed with the one
+    that it was begun with while that is good; minting may take ``connect_timeout`` again. Raises
+    SessionError, SetupRefused before anything is opened when the settings cannot work with the model.
+    Cancelling closes the socket.
     """
-    setup = encode_setup(settings, session, handle)
-    opened = GeminiSession(await dial(settings), settings, handle)
-    try:
-        await opened._set_up(setup)
-    except BaseException:  # whatever it is, cancelling included: no socket is left behind, and it goes on
-        opened._abort()
-        raise
-    return opened
+    handle = None if resume is None else resume.handle
+    seed = () if resume is not None else history
+    setup = encode_setup(settings, session, handle, seeded=bool(seed))
+
+    async def attempt(token: Token | None) -> GeminiSession:
+        opened = GeminiSession(await dial(settings, token), settings, resume, token)
+        try:
+            if before_setup is not None:
+                await before_setup()
+            await opened._set_up(setup, seed)
+        except BaseException:  # whatever it is, cancelling included: no socket is left behind, and it goes on
+            opened._abort()
+            raise
+        return opened
+
+    if tokens is None:
+        return await attempt(None)
+    return await open_with_token(tokens, setup, None if resume is None else resume.credential, attempt)
 
 
 class GeminiSession(RealtimeSession):
     """A conversation with Gemini Live. Made by ``open_session``.
 
     Senders and ``receive`` may run in different tasks. When the connection is gone, each of them raises the
-    SessionError that says why. The session never reconnects: ``handle`` is what a next one resumes with.
+    SessionError that says why. The session never reconnects: ``resume`` is what a next one goes on from.
     """
 
-    def __init__(self, websocket: ClientConnection, settings: GeminiSettings, handle: str | None) -> None:
+    def __init__(
+        self,
+        websocket: ClientConnection,
+        settings: GeminiSettings,
+        resumed: Resume | None,
+        token: Token | None,
+    ) -> None:
         family = settings.family
         override = settings.audio_during_tools
         self._capabilities = Capabilities(
@@ -75,14 +107,20 @@ class GeminiSession(RealtimeSession):
         self._websocket = websocket
         self._settings = settings
         self._family = family
-        self._resumed = handle is not None
-        self._decoder = Decoder(handle)
+        self._resumed = resumed is not None
+        self._credential = None if token is None else token.credential
+        self._decoder = Decoder(None if resumed is None else resumed.handle)
         self._audio_prefix = protocol.audio_prefix(settings.input_rate)
         self._early: list[Event] = []
         self._trail = Trail()
         self._now = asyncio.get_running_loop().time
+        self._sent = 0
+        self._arrived = 0
         interval = settings.ping_interval
-        self._keepalive = None if interval is None else Keepalive(websocket, interval, settings.lost_after)
+        self._lost_after = max(settings.lost_after, 0.0 if resumed is None else resumed.patience)
+        self._keepalive = (
+            None if interval is None else Keepalive(websocket, interval, self._lost_after, lambda: self._sent)
+        )
         self._guarding: asyncio.Task[None] | None = None
         self._lost = False
         self._closing = False
@@ -95,9 +133,35 @@ class GeminiSession(RealtimeSession):
         return self._capabilities
 
     @property
-    def handle(self) -> str | None:
-        """The newest handle that a later session can resume from, also after this one has ended."""
-        return self._decoder.handle
+    def resume(self) -> Resume | None:
+        """The newest handle, with what belongs to it; also after this session has ended.
+
+        After a silent loss it asks for twice the patience: if the loss was only the service's slowness, the
+        next session must not be lost by the same.
+        """
+        handle = self._decoder.handle
+        if handle is None:
+            return None
+        patience = min(2 * self._lost_after, MAX_PATIENCE) if self._lost else self._lost_after
+        return Resume(handle, self._credential, patience)
+
+    @property
+    def resumed(self) -> bool:
+        """It goes on from a former session."""
+        return self._resumed
+
+    @property
+    def sent(self) -> int:
+        """Messages that the socket has taken, the setup included."""
+        return self._sent
+
+    @property
+    def confirmed(self) -> int:
+        """So many of them have arrived: a pong or the closing handshake says so.
+
+        All of them where no pings are sent: nobody knows, and few are lost with a connection.
+        """
+        return self._sent if self._keepalive is None else max(self._arrived, self._keepalive.confirmed)
 
     @property
     def counts(self) -> Counts:
@@ -153,13 +217,16 @@ class GeminiSession(RealtimeSession):
         self._closing = True
         if self._guarding is not None:
             self._guarding.cancel()
+        sent = self._sent
         await self._hang_up()
+        if self._websocket.protocol.close_rcvd_then_sent is False:
+            self._arrived = sent  # the answer to our close frame, which stood behind all of it
         if self._guarding is not None:
             await asyncio.wait([self._guarding])
 
     # Setup
 
-    async def _set_up(self, setup: bytes) -> None:
+    async def _set_up(self, setup: bytes, seed: Sequence[HistoryTurn]) -> None:
         limit = self._settings.setup_timeout
         try:
             async with asyncio.timeout(limit):
@@ -168,6 +235,8 @@ class GeminiSession(RealtimeSession):
                     self._early += await self._receive()
                     if len(self._early) > _MAX_EARLY:
                         raise MalformedMessage("the model talks without having confirmed the setup")
+                if seed:
+                    await self._send_noted("history", protocol.encode_history(self._family, seed))
         except TimeoutError as exc:
             error = SessionUnavailable(f"{self._settings.host} did not confirm the setup within {limit:g} s")
             self._tell(error)
@@ -192,6 +261,7 @@ class GeminiSession(RealtimeSession):
             await self._websocket.send(message, text=True)
         except ConnectionClosed as exc:
             raise self._ended(exc) from exc
+        self._sent += 1
 
     async def _receive(self) -> list[Event]:
         try:
@@ -253,7 +323,7 @@ class GeminiSession(RealtimeSession):
         if self._closing:
             return SessionError("the session was closed from here")
         if self._lost:
-            return SessionDropped(f"nothing came from the model for {self._settings.lost_after:g} s")
+            return SessionDropped(f"nothing came from the model for {self._lost_after:g} s")
         if exc.rcvd is None and exc.sent is not None and exc.sent.code in _PROTOCOL_CODES:
             why = one_line(exc.sent.reason)
             return MalformedMessage(f"the model broke the WebSocket protocol: {why}", exc.sent.code)

@@ -29,10 +29,13 @@ def encode_setup(
     settings: GeminiSettings,
     session: SessionSettings,
     handle: str | None = None,
+    *,
+    seeded: bool = False,
 ) -> bytes:
     """The ``setup`` message as UTF-8 JSON for a TEXT frame.
 
-    ``handle`` resumes a session; the whole configuration goes out again with it. What ``session`` leaves
+    ``handle`` resumes a session; the whole configuration goes out again with it. ``seeded``: the history of
+    the conversation follows, which some families must be told. What ``session`` leaves
     open is not sent, so the service's own default holds. Raises SetupRefused, in one line, for what the
     model's family is known to refuse.
     """
@@ -52,6 +55,8 @@ def encode_setup(
         setup["outputAudioTranscription"] = {}
     if session.resumption or handle:
         setup["sessionResumption"] = {"handle": handle} if handle else {}
+    if seeded and not settings.family.client_content:
+        setup["historyConfig"] = {"initialHistoryInClientContent": True}
     if session.context_compression is not None:
         setup["contextWindowCompression"] = _compression(session.context_compression)
     return dump({"setup": setup})

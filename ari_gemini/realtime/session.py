@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ari_gemini.audio.pcm import AudioFormat
-from ari_gemini.realtime.events import Event
+from ari_gemini.realtime.events import Event, Speaker
 from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
 
 Sensitivity = Literal["low", "high"]
@@ -74,6 +74,28 @@ class Capabilities:
     """Audio may be sent while a tool call is open."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a later session goes on from. Opaque to the call, which keeps it and hands it back."""
+
+    handle: str
+    credential: SecretStr | None = None
+    """With what the session was opened, where it was made for this one conversation."""
+    patience: float = 0.0
+    """Seconds of silence that the connection shall bear at least: learned from the former one."""
+
+    def __repr__(self) -> str:
+        return "Resume(...)"  # whoever holds a handle may listen to the conversation
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryTurn:
+    """What was said, for a session that knows nothing of it."""
+
+    speaker: Speaker
+    text: str
+
+
 class RealtimeSession(Protocol):
     """One conversation with a model, already set up.
 
@@ -82,6 +104,22 @@ class RealtimeSession(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def resume(self) -> Resume | None:
+        """What a later session resumes this one with, the newest there is; also after the end."""
+
+    @property
+    def resumed(self) -> bool:
+        """It goes on from a former session: what was said there is known, open calls take their answers."""
+
+    @property
+    def sent(self) -> int:
+        """Messages given to the connection so far, the setup included."""
+
+    @property
+    def confirmed(self) -> int:
+        """So many of these, the first ones, are known to have reached the provider; also after the end."""
 
     async def send_audio(self, pcm: bytes) -> None:
         """Send caller audio in ``capabilities.input_format``.
@@ -115,5 +153,20 @@ class RealtimeSession(Protocol):
         """End the session. Idempotent; never raises; bounded in time."""
 
 
-OpenSession = Callable[[SessionSettings], Awaitable[RealtimeSession]]
-"""Connects and sets up a session. Raises SessionError; cancelling closes what was opened."""
+class OpenSession(Protocol):
+    """How a session is had."""
+
+    async def __call__(
+        self,
+        settings: SessionSettings,
+        *,
+        resume: Resume | None = None,
+        history: Sequence[HistoryTurn] = (),
+        before_setup: Callable[[], Awaitable[None]] | None = None,
+    ) -> RealtimeSession:
+        """Connect and set up a session: one that goes on from ``resume``, or else a new one that knows
+        ``history``, oldest first, and says nothing about it by itself.
+
+        ``before_setup`` is awaited once the connection stands: the place to end the session that is resumed.
+        Raises SessionError; cancelling closes what was opened.
+        """

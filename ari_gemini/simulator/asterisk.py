@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from ari_gemini.simulator.asterisk_http import HttpFront, Request
 from ari_gemini.simulator.asterisk_media import Phone, SilentVoice, Voice
+from ari_gemini.simulator.asterisk_outbound import Dialler, Outbound
 from ari_gemini.simulator.asterisk_party import Party
 from ari_gemini.simulator.asterisk_rest import Refused, Rest
 from ari_gemini.simulator.asterisk_state import NORMAL_CLEARING, Continuation, SimBridge, SimChannel
@@ -27,6 +28,7 @@ from ari_gemini.simulator.phrases import phrase
 __all__ = [
     "CallOptions",
     "Continuation",
+    "Outbound",
     "Party",
     "Refused",
     "Request",
@@ -115,11 +117,15 @@ class SimulatedAsterisk(HttpFront):
     ``stop_listening``, ``restart``.
     """
 
-    def __init__(self, username: str = USERNAME, password: str = PASSWORD) -> None:
+    def __init__(
+        self, username: str = USERNAME, password: str = PASSWORD, outbound: Outbound | None = None
+    ) -> None:
+        """``outbound``: its application's calls come on connections that this Asterisk makes."""
         super().__init__(username, password)
         self._switch = Switch(self.emit, lambda app: app in self.connected_apps())
         self._rest = Rest(self._switch, self.connected_apps)
         self._serial = itertools.count()
+        self.dialler = Dialler(outbound, self, self._switch, self._rest) if outbound is not None else None
 
     @property
     def parties(self) -> dict[str, Party]:
@@ -162,6 +168,8 @@ class SimulatedAsterisk(HttpFront):
     async def stop(self) -> None:
         """End as a process ends: connections and channels are gone, and no event tells of it. Idempotent."""
         await self.stop_listening()
+        if self.dialler is not None:
+            await self.dialler.close()
         await self._switch.wait_quiet()
 
     async def restart(self) -> None:
@@ -187,7 +195,10 @@ class SimulatedAsterisk(HttpFront):
         When nobody is connected for ``app``, the call has left it at once.
         """
         call = self._new_call("700", options)
-        self._switch.enter_stasis(call.channel, app, list(args))
+        if self.dialler is not None and self.dialler.settings.app == app:
+            self.dialler.take(call.channel, list(args))
+        else:
+            self._switch.enter_stasis(call.channel, app, list(args))
         return call
 
     async def audiosocket_call(

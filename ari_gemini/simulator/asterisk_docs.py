@@ -61,6 +61,7 @@ OPERATIONS = (
     Operation("asterisk", "GET", "/asterisk/modules", "listModules", "List[Module]"),
     Operation("applications", "GET", "/applications", "list", "List[Application]"),
     Operation("applications", "GET", "/applications/{applicationName}", "get", "Application"),
+    Operation("applications", "PUT", "/applications/{applicationName}/eventFilter", "filter", "Application"),
     Operation("channels", "GET", "/channels", "list", "List[Channel]"),
     Operation(
         "channels",

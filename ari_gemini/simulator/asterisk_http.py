@@ -7,15 +7,17 @@ import base64
 import hmac
 import inspect
 import json
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-from aiohttp import WSCloseCode, web
+from aiohttp import ClientWebSocketResponse, WSCloseCode, web
 
 from ari_gemini.simulator.asterisk_docs import OPERATIONS, Operation, describe_all, describe_one
-from ari_gemini.simulator.asterisk_rest import VERSION, Ask, Refused, Rest
+from ari_gemini.simulator.asterisk_rest import VERSION, Ask, Handler, Refused, Rest
 from ari_gemini.simulator.asterisk_state import Json, timestamp
 
 MAX_EVENTS = 10_000
@@ -43,10 +45,14 @@ class Request:
     status: int | None = None
 
 
-class _EventSocket:
+class EventSocket:
     """One client's event connection: events are queued by the switch and sent in order."""
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
+    def __init__(
+        self,
+        socket: web.WebSocketResponse | ClientWebSocketResponse,
+        transport: asyncio.BaseTransport | None,
+    ) -> None:
         self.socket = socket
         self._transport = transport
         self._outbox: asyncio.Queue[str] = asyncio.Queue(MAX_EVENTS)
@@ -58,7 +64,7 @@ class _EventSocket:
             self.abort()
 
     def abort(self) -> None:
-        if self._transport is not None:
+        if isinstance(self._transport, asyncio.WriteTransport):
             self._transport.abort()
 
     async def send_for_ever(self) -> None:
@@ -81,7 +87,9 @@ class HttpFront:
         """Requests in the order they came; the description and the event connection are not among them."""
         self.host = "127.0.0.1"
         self.port = 0
-        self._sockets: dict[str, _EventSocket] = {}
+        self.sockets: dict[str, EventSocket] = {}
+        self.waiting: dict[str, deque[str]] = {}
+        """Of applications whose connection Asterisk itself is making: events until it stands."""
         self._connected = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -96,17 +104,17 @@ class HttpFront:
 
     def connected_apps(self) -> set[str]:
         """Applications that a client listens for."""
-        return set(self._sockets)
+        return set(self.sockets)
 
     async def wait_connected(self, app: str = "ari-gemini") -> None:
         """Wait until a client listens to this application's events."""
         async with self._connected:
-            await self._connected.wait_for(lambda: app in self._sockets)
+            await self._connected.wait_for(lambda: app in self.sockets)
 
     async def wait_disconnected(self, app: str = "ari-gemini") -> None:
         """Wait until no client listens to this application's events."""
         async with self._connected:
-            await self._connected.wait_for(lambda: app not in self._sockets)
+            await self._connected.wait_for(lambda: app not in self.sockets)
 
     async def listen(self, rest: Rest, host: str, port: int) -> None:
         """Open the HTTP server. Raises OSError."""
@@ -134,18 +142,19 @@ class HttpFront:
 
     def drop_events(self) -> None:
         """Cut every event connection, without a word."""
-        for socket in list(self._sockets.values()):
+        for socket in list(self.sockets.values()):
             socket.abort()
 
     def send_raw(self, text: str) -> None:
         """Send this on every event connection, whatever it is."""
-        for socket in self._sockets.values():
+        for socket in self.sockets.values():
             socket.push(text)
 
     def emit(self, app: str | None, kind: str, fields: Json) -> None:
         """Send an event to the client of ``app``, if there is one."""
-        socket = self._sockets.get(app) if app is not None else None
-        if socket is None:
+        socket = self.sockets.get(app) if app is not None else None
+        waiting = self.waiting.get(app) if app is not None else None
+        if socket is None and waiting is None:
             return
         event = {
             "type": kind,
@@ -154,7 +163,11 @@ class HttpFront:
             "asterisk_id": "02:00:00:00:00:01",
             "application": app,
         }
-        socket.push(json.dumps(event, separators=(",", ":")))
+        text = json.dumps(event, separators=(",", ":"))
+        if socket is not None:
+            socket.push(text)
+        elif waiting is not None:
+            waiting.append(text)
 
     @web.middleware
     async def _gate(
@@ -204,18 +217,40 @@ class HttpFront:
         async def answer(request: web.Request) -> web.Response:
             params = await _params(request)
             entry = Request(name, request.method, request.path.removeprefix("/ari"), params)
-            self.requests.append(entry)
-            try:
-                await self._interfere(entry)
-                result = await handler(Ask(params))
-            except Refused as refused:
-                entry.status = refused.status
-                raise
-            response = web.Response(status=204) if result is None else web.json_response(result)
-            entry.status = response.status
-            return response
+            result = await self._perform(handler, entry)
+            return web.Response(status=204) if result is None else web.json_response(result)
 
         return answer
+
+    async def _perform(self, handler: Handler, entry: Request) -> object:
+        """Note the request and carry it out. Raises Refused."""
+        self.requests.append(entry)
+        try:
+            await self._interfere(entry)
+            result = await handler(Ask(entry.params))
+        except Refused as refused:
+            entry.status = refused.status
+            raise
+        entry.status = 204 if result is None else 200
+        return result
+
+    async def perform(self, rest: Rest, method: str, uri: str) -> tuple[int, object]:
+        """A request that came over a WebSocket, ``channels/ID?name=value``: status, and body or None."""
+        path, _, query = uri.partition("?")
+        for operation in OPERATIONS:
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.path)
+            match = re.fullmatch(pattern, f"/{path}")
+            if match is None or operation.method != method or operation.websocket:
+                continue
+            named = {name: unquote(value) for name, value in match.groupdict().items()}
+            name = f"{operation.resource}.{operation.nickname}"
+            entry = Request(name, method, f"/{path}", {**dict(parse_qsl(query)), **named})
+            try:
+                result = await self._perform(rest.handler(operation.resource, operation.nickname), entry)
+            except Refused as refused:
+                return refused.status, {"message": refused.message}
+            return (204 if result is None else 200), result
+        return 404, {"message": "Resource not found"}
 
     async def _interfere(self, entry: Request) -> None:
         if self.on_request is not None:
@@ -230,7 +265,7 @@ class HttpFront:
         if not apps:
             raise Refused(400, "Missing parameter: app")
         socket = web.WebSocketResponse(timeout=CLOSE_WAIT)
-        mine = _EventSocket(socket, request.transport)
+        mine = EventSocket(socket, request.transport)
         await self._register(mine, apps)
         sender: asyncio.Task[None] | None = None
         try:
@@ -247,17 +282,17 @@ class HttpFront:
             await socket.close(code=WSCloseCode.GOING_AWAY)
         return socket
 
-    async def _register(self, socket: _EventSocket, apps: list[str]) -> None:
+    async def _register(self, socket: EventSocket, apps: list[str]) -> None:
         async with self._connected:
             for app in apps:
                 self.emit(app, "ApplicationReplaced", {})
-                self._sockets[app] = socket
+                self.sockets[app] = socket
             self._connected.notify_all()
 
-    async def _unregister(self, socket: _EventSocket) -> None:
+    async def _unregister(self, socket: EventSocket) -> None:
         async with self._connected:
-            for app in [app for app, held in self._sockets.items() if held is socket]:
-                del self._sockets[app]
+            for app in [app for app, held in self.sockets.items() if held is socket]:
+                del self.sockets[app]
             self._connected.notify_all()
 
 

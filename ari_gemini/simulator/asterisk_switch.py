@@ -69,9 +69,12 @@ class Switch:
             raise KeyError(channel.id)
         self.channels[channel.id] = channel
 
-    def enter_stasis(self, channel: SimChannel, app: str, args: list[str]) -> None:
-        """``Stasis(app,args...)``. Where nobody is connected for it, the dialplan goes on at once."""
-        channel.app_name, channel.app_data = "Stasis", ",".join([app, *args])
+    def enter_stasis(self, channel: SimChannel, app: str, args: list[str], written: str = "") -> None:
+        """``Stasis(app,args...)``. Where nobody is connected for it, the dialplan goes on at once.
+
+        ``written`` is the application's name in the dialplan, when the channel has one of its own.
+        """
+        channel.app_name, channel.app_data = "Stasis", ",".join([written or app, *args])
         channel.variables["STASISSTATUS"] = ""
         if not self._listening(app):
             self._leave_app(channel, "FAILED")
@@ -93,6 +96,12 @@ class Switch:
         self._tell(channel, "StasisEnd")
         channel.stasis = None
         self._leave_app(channel, "SUCCESS")
+
+    def fail_stasis(self, channel: SimChannel) -> None:
+        """The application is given up: the dialplan goes on, with STASISSTATUS as it is then."""
+        self.leave_bridge(channel)
+        channel.stasis = None
+        self._leave_app(channel, "FAILED")
 
     def _leave_app(self, channel: SimChannel, status: str) -> None:
         channel.variables["STASISSTATUS"] = status

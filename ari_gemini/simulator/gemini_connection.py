@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from ari_gemini.errors import AriGeminiError
-from ari_gemini.simulator.gemini_access import Admit, as_sent
+from ari_gemini.simulator.gemini_access import Admission
 from ari_gemini.simulator.gemini_link import Link
 from ari_gemini.simulator.gemini_memory import INTERNAL_ERROR, HandleBook
 from ari_gemini.simulator.gemini_outbox import Outbox
@@ -64,7 +65,7 @@ class SimulatedSession:
     """
 
     def __init__(
-        self, link: Link, number: int, around: Surroundings, version: str, admit: Admit | RefusalError
+        self, link: Link, number: int, around: Surroundings, version: str, admit: Admission | RefusalError
     ) -> None:
         self.number = number
         """Counts the simulator's connections from 1."""
@@ -89,7 +90,7 @@ class SimulatedSession:
             self.record,
             number=number,
             version=version,
-            admit=as_sent if isinstance(admit, RefusalError) else admit,
+            admit=None if isinstance(admit, RefusalError) else admit,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[str, int, asyncio.Future[Event]]] = []
@@ -98,6 +99,36 @@ class SimulatedSession:
     def setup(self) -> Mapping[str, Any] | None:
         """The client's setup in its own spelling, or None before it came."""
         return self.record.setup
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The client's end: host and port, for a test that has a proxy in between."""
+        host, port = self._link.remote_address[:2]
+        return str(host), int(port)
+
+    @property
+    def conversation(self) -> int | None:
+        """Which conversation this connection carries, 1 being the simulator's first; None until it is open.
+
+        A connection that resumes a former one has the former's.
+        """
+        memory = self._conversation.memory
+        return None if memory is None else memory.number
+
+    @property
+    def resumed(self) -> bool:
+        """It goes on from a former connection."""
+        return self.record.count("resumed") > 0
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """What the client told in clientContent on this connection: (role, text), in order."""
+        bodies = [message.body for message in self.record.messages if message.kind == "clientContent"]
+        turns = [turn for body in bodies for turn in body.get("turns", ())]
+        return [
+            (turn.get("role", ""), "".join(part.get("text", "") for part in turn.get("parts", ())))
+            for turn in turns
+        ]
 
     @property
     def heard(self) -> Heard:
@@ -188,6 +219,23 @@ class SimulatedSession:
     ) -> None:
         """Call this function (one the setup declares), and say ``then`` once it is answered."""
         self._steer(lambda now: self._conversation.call(name, args or {}, then, now))
+
+    def stall(self, times: int = 1) -> None:
+        """Leave the next ``times`` turns of the caller, or texts, without any answer."""
+        self._steer(lambda now: self._conversation.stall(times, now))
+
+    def refuse_resumption(
+        self, seconds: float = math.inf, code: int = 1011, reason: str = INTERNAL_ERROR
+    ) -> None:
+        """Refuse to resume this session from now on, for so many seconds of the simulator's time.
+
+        It works after the connection's end, too.
+        """
+        self._conversation.refuse_resumption(self._clock.now() + seconds, RefusalError(code, reason))
+
+    def lose_handles(self) -> None:
+        """Kill this session's handles: a resumption is refused 1008. It works after the end, too."""
+        self._conversation.lose_handles()
 
     def slow_pongs(self, seconds: float) -> None:
         """Answer pings this many (real) seconds late from now on."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from ari_gemini.simulator.agenda import Agenda
 from ari_gemini.simulator.gemini_frames import Json
 from ari_gemini.simulator.gemini_memory import CallGroup, HandleBook, Memory, Say
@@ -15,6 +17,8 @@ from ari_gemini.simulator.gemini_record import SessionRecord
 from ari_gemini.simulator.gemini_setup import AcceptedSetup
 from ari_gemini.simulator.phrases import join
 from ari_gemini.simulator.scenario import FaultPoint, Scenario, ScriptedCall, ScriptTurn
+
+_SILENT_GAIN = 10 ** (-60 / 20)
 
 
 class Wire(Protocol):
@@ -79,12 +83,15 @@ class Reply:
     """Blocking calls that the reply waits for."""
 
 
-def says(names: Sequence[str]) -> tuple[Say, ...]:
-    """The step that says these phrases one after another; none for no phrases.
+def says(names: Sequence[str], *, silent: bool = False) -> tuple[Say, ...]:
+    """The step that says these phrases one after another; none for no phrases. ``silent``: 60 dB lower.
 
     Raises ConfigError for a phrase that is not the model's.
     """
     if not names:
         return ()
     text, pcm = join(names)
+    if silent:
+        quiet = np.frombuffer(pcm, "<i2").astype(np.float64) * _SILENT_GAIN
+        pcm = quiet.astype("<i2").tobytes()
     return (Say("+".join(names), text, pcm),)

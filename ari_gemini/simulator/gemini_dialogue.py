@@ -153,7 +153,7 @@ class Dialogue:
 
     def _answer(self, trigger: Trigger, now: float) -> None:
         answers = self._desk.scenario.answers
-        if answers == "speech":
+        if answers == "speech" and not (trigger == "text" and self.replies.give_owed(now)):
             self.replies.answer(self._memory.script.take(trigger), trigger, now)
         elif answers == "waiting":
             self._desk.wire.send(frames.waiting_for_input())

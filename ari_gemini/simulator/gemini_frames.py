@@ -91,9 +91,12 @@ def waiting_for_input() -> Json:
     return {"serverContent": {"waitingForInput": True}}
 
 
-def turn_complete(usage: Json, status: str | None = None) -> Json:
-    """The turn is over; ``status`` is the interactionStatus of the models that have one."""
+def turn_complete(usage: Json, status: str | None = None, reason: str | None = None) -> Json:
+    """The turn is over; ``status`` is the interactionStatus of the models that have one, ``reason`` why it
+    ended other than well."""
     content: Json = {"turnComplete": True}
+    if reason is not None:
+        content["turnCompleteReason"] = reason
     if status is not None:
         content["interactionStatus"] = status
     return {"serverContent": content, "usageMetadata": usage}

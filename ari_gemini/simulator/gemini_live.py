@@ -13,6 +13,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -24,7 +25,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from ari_gemini.errors import ConfigError
-from ari_gemini.simulator.gemini_access import BAD_KEY, Access, Admit, NoTokens, TokenGate, endpoint_of
+from ari_gemini.simulator.gemini_access import BAD_KEY, Access, Admission, endpoint_of
 from ari_gemini.simulator.gemini_connection import (
     SessionGoneError,
     SimulatedSession,
@@ -32,16 +33,17 @@ from ari_gemini.simulator.gemini_connection import (
     Surroundings,
     Tap,
 )
+from ari_gemini.simulator.gemini_http import NOT_FOUND, MintingDesk, error_body, failure_text
 from ari_gemini.simulator.gemini_link import Link
 from ari_gemini.simulator.gemini_memory import HandleBook
 from ari_gemini.simulator.gemini_narrator import narrate
 from ari_gemini.simulator.gemini_schema import RefusalError
+from ari_gemini.simulator.gemini_tokens import TokenBook
 from ari_gemini.simulator.scenario import DEFAULT_SCENARIO, Scenario, list_scenarios, load_scenario
 
 __all__ = ["GeminiSimulator", "SessionGoneError", "SimulatedSession", "list_scenarios", "serve"]
 
 _MAX_FRAME = 4 * 2**20
-_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,6 @@ class GeminiSimulator:
         ssl: ssl.SSLContext | None = None,
         speed: float = 1.0,
         valid_keys: Collection[str] | None = None,
-        tokens: TokenGate | None = None,
         tap: Tap | None = None,
         narrated: bool = False,
         keep_sound: bool = True,
@@ -78,12 +79,16 @@ class GeminiSimulator:
         """WebSockets accepted so far."""
         self.sessions: deque[SimulatedSession] = deque(maxlen=keep_sessions)
         """One for each connection, oldest first; the newest ``keep_sessions`` of them."""
+        self.tokens = TokenBook(self._wall_clock)
+        """The ephemeral tokens minted here (``POST /v1beta/auth_tokens``); they age with ``speed``."""
         self._ssl = ssl
-        self._access = Access(valid_keys, tokens or NoTokens())
+        self._access = Access(valid_keys, self.tokens)
+        self._desk = MintingDesk(self.tokens, self._access, lambda: self.scenario)
         self._tap = tap
         self._narrated = narrated
         self._keep_sound = keep_sound
         self._clock = SimulatorClock(speed, time.monotonic())
+        self._began = datetime.now(UTC).timestamp()
         self._book = HandleBook(random.Random(self.scenario.seed))
         self._links: set[Link] = set()
         self._server: Server | None = None
@@ -130,6 +135,7 @@ class GeminiSimulator:
         for link in list(self._links):
             if link.protocol.state is State.CONNECTING:
                 link.transport.abort()
+        await self._desk.close()
         await server.wait_closed()
         for session in self.sessions:
             if session.failure is not None:
@@ -151,12 +157,15 @@ class GeminiSimulator:
         return next(session for session in self.sessions if session.number == number)
 
     def _link(self, *args: Any, **kwargs: Any) -> Link:
-        return Link(*args, links=self._links, **kwargs)
+        return Link(*args, links=self._links, other=self._desk.connection, **kwargs)
+
+    def _wall_clock(self) -> datetime:
+        return datetime.fromtimestamp(self._began + self._clock.now(), UTC)
 
     async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is no WebSocket of ours; None lets the upgrade go on."""
         if endpoint_of(request.path) is None:
-            return connection.respond(404, "The requested URL was not found on this server.\n")
+            return connection.respond(404, NOT_FOUND)
         if not self.scenario.upgrade:
             await connection.wait_closed()
         status = self.scenario.http_status
@@ -171,7 +180,7 @@ class GeminiSimulator:
         if request is None or endpoint is None:
             return  # _upgrade lets none of these through
         try:
-            admit: Admit | RefusalError = self._access.admit(endpoint, request.headers)
+            admit: Admission | RefusalError = self._access.admit(endpoint, request.headers)
             if self.scenario.refuse_keys:
                 admit = RefusalError(1007, BAD_KEY)
         except RefusalError as refusal:
@@ -188,10 +197,7 @@ class GeminiSimulator:
 
 
 def _error_response(connection: ServerConnection, status: int) -> Response:
-    message = _QUOTA if status == 429 else "The service is currently unavailable."
-    name = "RESOURCE_EXHAUSTED" if status == 429 else "UNAVAILABLE"
-    body = json.dumps({"error": {"code": status, "message": message, "status": name}})
-    response = connection.respond(status, body)
+    response = connection.respond(status, json.dumps(error_body(status, failure_text(status))))
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json; charset=UTF-8"
     return response

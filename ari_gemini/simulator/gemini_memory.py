@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ari_gemini.simulator.gemini_schema import RefusalError, invalid_argument
@@ -20,6 +20,8 @@ INTERNAL_ERROR = "Internal error encountered."
 
 MAX_SESSIONS = 512
 """Remembered sessions; the oldest is forgotten first, as an expired one would be."""
+MAX_CUT = 64
+"""Sentences kept for those who come back, up to 0.6 MB each; the oldest is forgotten first."""
 MAX_HANDLES = 16
 """Handles of one session that still lead to it: one for each connection, in some families for each turn."""
 
@@ -59,12 +61,17 @@ class Memory:
     """Open calls, oldest first."""
     seeding: bool = False
     """The first history is still being sent."""
+    owed: tuple[Say, ...] = ()
+    """What the model was about to say of a function when a drop came. It takes a word to make it say that."""
     cut: Say | None = None
     """The rest of a sentence that a drop cut off."""
     spoke: bool = False
     """The model was speaking when the connection ended."""
     attached: bool = True
     detached_at: float = 0.0
+    refused_until: float = 0.0
+    """Until then a resumption is answered with ``refusal``."""
+    refusal: RefusalError | None = None
     handles: list[str] = field(default_factory=list)
 
 
@@ -75,6 +82,7 @@ class HandleBook:
         self._rng = rng
         self._sessions: OrderedDict[int, Memory] = OrderedDict()
         self._by_handle: dict[str, Memory] = {}
+        self._cut: deque[Memory] = deque()
         self._count = 0
 
     def open(self, model: str, scenario: Scenario) -> Memory:
@@ -83,10 +91,14 @@ class HandleBook:
         memory = Memory(self._count, model, Script(scenario))
         self._sessions[memory.number] = memory
         if len(self._sessions) > MAX_SESSIONS:
-            _, oldest = self._sessions.popitem(last=False)
-            for handle in oldest.handles:
-                self._by_handle.pop(handle, None)
+            self.forget(self._sessions.popitem(last=False)[1])
         return memory
+
+    def forget(self, memory: Memory) -> None:
+        """Kill this session's handles: from now on nobody knows them (1008)."""
+        for handle in memory.handles:
+            self._by_handle.pop(handle, None)
+        memory.handles.clear()
 
     def issue(self, memory: Memory) -> str:
         """A new 36-character handle to this session; its former handles lead to its latest state, too."""
@@ -101,11 +113,14 @@ class HandleBook:
         """The session of that handle, attached again.
 
         Raises RefusalError: 1008 for a handle unknown or expired, 1011 while the former connection lives and
-        for ``resume_hold`` seconds after an idle session was dropped, 1007 for another model.
+        for ``resume_hold`` seconds after an idle session was dropped (``resume_refused`` after any), 1007 for
+        another model, and whatever a test has put into ``refusal``.
         """
         memory = self._by_handle.get(handle)
         if memory is None:
             raise RefusalError(1008, SESSION_NOT_FOUND)
+        if memory.refusal is not None and now < memory.refused_until:
+            raise RefusalError(memory.refusal.code, memory.refusal.reason)
         if memory.attached:
             raise RefusalError(1011, INTERNAL_ERROR)
         away = now - memory.detached_at
@@ -113,7 +128,8 @@ class HandleBook:
             raise RefusalError(1008, SESSION_EXPIRED)
         if model != memory.model:
             raise invalid_argument()
-        if not memory.spoke and away < scenario.resume_hold:
+        held = 0.0 if memory.spoke else scenario.resume_hold
+        if away < max(held, scenario.resume_refused):
             raise RefusalError(1011, INTERNAL_ERROR)
         memory.attached = True
         return memory
@@ -123,4 +139,8 @@ class HandleBook:
         memory.attached = False
         memory.detached_at = now
         memory.cut = cut
+        if cut is not None:
+            self._cut.append(memory)
+            if len(self._cut) > MAX_CUT:
+                self._cut.popleft().cut = None
         memory.spoke = spoke

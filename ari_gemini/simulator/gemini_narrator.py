@@ -23,6 +23,7 @@ _LINES = {
     "client_content": "< client content",
     "audio_stream_end": "< end of the audio stream",
     "turn_start": "> the model answers",
+    "stalled": "! the model does not answer",
     "said": "> the model said",
     "interrupted": "> interrupted",
     "turn_complete": "> turn complete",

@@ -51,13 +51,24 @@ class Replies:
         """A blocking call is open."""
         return self._calls.blocked
 
+    def give_owed(self, now: float) -> bool:
+        """Say what a drop kept the model from saying. False when that is nothing."""
+        owed, self._memory.owed = self._memory.owed, ()
+        if owed:
+            self.begin(Reply("owed", deque(owed)), now, self._desk.scenario.think_time)
+        return bool(owed)
+
     def answer(self, turn: ScriptTurn, origin: str, now: float) -> None:
         """Give the script's turn as a reply, once the floor is free."""
-        steps: deque[Say | Call] = deque(says(turn.first))
+        if turn.stall:
+            self._desk.record.note("stalled", now, origin=origin)
+            return
+        steps: deque[Say | Call] = deque(says(turn.first, silent=turn.silent))
+        rest = says(turn.say, silent=turn.silent)
         if turn.calls:
-            steps.append(Call(turn.calls, says(turn.say)))
+            steps.append(Call(turn.calls, rest))
         else:
-            steps.extend(says(turn.say))
+            steps.extend(rest)
         think = self._desk.scenario.think_time if turn.think is None else turn.think
         self.begin(Reply(origin, steps, turn), now, think)
 
@@ -109,6 +120,12 @@ class Replies:
         """The connection is gone: what was not heard of the current sentence, and whether one was spoken."""
         reply, self._current = self._current, None
         self._desk.agenda.drop(_GROUP)
+        if reply is not None and reply.turn is not None and not reply.begun:
+            self._memory.script.put_back(reply.turn)
+        unsaid = (*((reply,) if reply is not None and not reply.begun else ()), *self._queue)
+        self._memory.owed += tuple(
+            step for one in unsaid if one.origin == "tool" for step in one.steps if isinstance(step, Say)
+        )
         rest = self._mouth.rest(now) if reply is not None and reply.begun else (None, False)
         self._mouth.stop(now)
         return rest
@@ -214,8 +231,9 @@ class Replies:
 
     def _complete(self, reply: Reply, now: float, status: str = "IDLE") -> None:
         shown = status if self._family.interaction_status else None
+        reason = reply.turn.reason if reply.turn is not None else None
         usage = self._usage(self._mouth.sent_bytes if reply.begun else 0)
-        self._desk.wire.send(frames.turn_complete(usage, shown))
+        self._desk.wire.send(frames.turn_complete(usage, shown, reason))
         self._desk.record.note("turn_complete", now, origin=reply.origin)
 
     def _usage(self, sent_bytes: int) -> frames.Json:

@@ -25,10 +25,14 @@ _PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1beta"
 
 
 class RefusalError(AriGeminiError):
-    """The simulated service closes with ``code`` and ``reason``, cut to what a close frame holds."""
+    """The simulated service closes with ``code`` and ``reason``, cut to what a close frame holds.
+
+    ``text`` is all of it, for an answer that has the room.
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
+        self.text = reason
         self.reason = cut_reason(reason)
         super().__init__(f"{code} {self.reason}")
 

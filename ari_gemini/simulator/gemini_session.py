@@ -7,6 +7,7 @@ in an agenda, and what is to be sent goes to a ``Wire`` that never waits.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from ari_gemini.simulator import gemini_frames as frames
 from ari_gemini.simulator.agenda import Agenda
-from ari_gemini.simulator.gemini_access import Admit, as_sent
+from ari_gemini.simulator.gemini_access import Admission
 from ari_gemini.simulator.gemini_desk import Call, Desk, Open, Reply, Wire, says
 from ari_gemini.simulator.gemini_dialogue import NOT_IMPLEMENTED, Dialogue
 from ari_gemini.simulator.gemini_faults import Faults
@@ -37,6 +38,12 @@ GO_AWAY_IGNORED = (
 )
 
 
+DEADLINE = "Deadline expired before operation could complete."
+
+TOKEN_RAN_OUT = "auth token has expired"  # noqa: S105 - a message, not a secret
+"""How a session ends whose token does (published measurements of 2026-09: within a second of that time)."""
+
+
 class Phase(Enum):
     """Where a connection stands."""
 
@@ -49,8 +56,8 @@ class Phase(Enum):
 class Conversation:
     """The service's side of one connection.
 
-    ``admit`` turns the client's checked setup into the one that counts (an ephemeral token may overrule it)
-    or raises RefusalError. ``number`` counts the simulator's connections from 1.
+    ``admit``: its ``setup`` turns the client's checked setup into the one that counts (an ephemeral token may
+    overrule it) or raises RefusalError. ``number`` counts the simulator's connections from 1.
     """
 
     def __init__(
@@ -63,12 +70,12 @@ class Conversation:
         number: int = 1,
         version: str = "v1beta",
         rng: random.Random | None = None,
-        admit: Admit = as_sent,
+        admit: Admission | None = None,
     ) -> None:
         self.phase = Phase.CONNECTED
         self.agenda = Agenda()
         self._version = version
-        self._admit = admit
+        self._admit = admit or Admission()
         self._faults = Faults(scenario.faults, number, self.agenda, self._act)
         rng = rng or random.Random(scenario.seed)
         self._desk = Desk(scenario, wire, record, self.agenda, rng, book, self._faults.reach)
@@ -77,6 +84,12 @@ class Conversation:
         self._dialogue: Dialogue | None = None
         self._muted = False
         self._refusal: RefusalError | None = None
+        self._heard_at = 0.0
+
+    @property
+    def memory(self) -> Memory | None:
+        """What is remembered of the session, once it is open."""
+        return self._memory
 
     def connected(self, now: float, refusal: RefusalError | None = None) -> None:
         """The WebSocket stands.
@@ -94,6 +107,7 @@ class Conversation:
         """A client frame came. What is wrong with it closes the connection as the service would."""
         if self._muted or self.phase is Phase.CLOSED:
             return
+        self._heard_at = now
         try:
             self._receive(frame, now)
         except RefusalError as refusal:
@@ -160,6 +174,21 @@ class Conversation:
         if self._dialogue is not None:
             self._dialogue.replies.begin(Reply("control", deque(says(names))), now, 0.0)
 
+    def stall(self, times: int, now: float) -> None:
+        """Leave the next ``times`` triggers unanswered."""
+        if self._memory is not None:
+            self._memory.script.stall(times)
+
+    def refuse_resumption(self, until: float, refusal: RefusalError) -> None:
+        """Answer whoever would resume this session with ``refusal``, up to that time."""
+        if self._memory is not None:
+            self._memory.refused_until, self._memory.refusal = until, refusal
+
+    def lose_handles(self) -> None:
+        """From now on nobody knows this session's handles (1008)."""
+        if self._memory is not None:
+            self._desk.book.forget(self._memory)
+
     def call(self, name: str, args: Mapping[str, Any], then: Sequence[str], now: float) -> None:
         """Call this function, and say ``then`` once it is answered."""
         if self._dialogue is not None:
@@ -187,7 +216,7 @@ class Conversation:
         self._model = body.get("model", "")
         self._desk.record.note("setup", now, model=self._model)
         self.phase = Phase.SETTING_UP
-        setup = accept_setup(self._admit(body), self._version)
+        setup = accept_setup(self._admit.setup(body), self._version)
         self._model = setup.model
         self._faults.reach("setup", now)
         if not self._muted:
@@ -224,6 +253,18 @@ class Conversation:
             self.agenda.at(now + life.go_away_at, lambda at: self.go_away(life.time_left, at))
         if life.close_at is not None:
             self.agenda.at(now + life.close_at, lambda at: self.close(life.code, life.reason, at))
+        left = self._admit.seconds_left()
+        if left < math.inf:
+            self.agenda.at(now + left, lambda at: self.close(1011, TOKEN_RAN_OUT, at))
+        if self._desk.scenario.silence_limit is not None:
+            self._watch_silence(self._desk.scenario.silence_limit, now)
+
+    def _watch_silence(self, limit: float, now: float) -> None:
+        if now - self._heard_at >= limit:
+            self.lose_handles()
+            self.close(1011, DEADLINE, now)
+        else:
+            self.agenda.at(self._heard_at + limit, lambda at: self._watch_silence(limit, at))
 
     def _act(self, fault: Fault, now: float) -> None:
         if self.phase is Phase.CLOSED:

@@ -61,6 +61,15 @@ class ScriptTurn(_Frozen):
     """Phrases said, after the functions' results if there are any."""
     think: float | None = Field(default=None, ge=0)
     """Seconds before this turn begins; the scenario's ``think_time`` when absent."""
+    silent: bool = False
+    """What is said comes as sound that nobody can hear, 60 dB lower; its transcript is complete."""
+    reason: str | None = None
+    """The ``turnCompleteReason`` with which it ends, such as RESPONSE_REJECTED. A turn that says and calls
+    nothing ends with an empty turnComplete, with or without a reason."""
+    stall: bool = False
+    """The model never answers: not a message goes out, until something else starts the next turn."""
+    times: int = Field(default=1, ge=1, le=1000)
+    """This turn comes so often before the next."""
 
     @model_validator(mode="after")
     def _known_phrases(self) -> Self:
@@ -110,7 +119,10 @@ class Fault(_Frozen):
 
 
 class Lifetime(_Frozen):
-    """How long a connection lives, seconds after setupComplete."""
+    """How long a connection lives, seconds after setupComplete.
+
+    Measured: goAway at 540 with 50 left and 1008 at 590; on gemini-3.8-live no notice and 1011 at 3480.
+    """
 
     go_away_at: float | None = None
     time_left: float = 50
@@ -157,8 +169,13 @@ class Scenario(_Frozen):
 
     resume_hold: float = Field(default=1.0, ge=0)
     """A session dropped while idle cannot be resumed for this long (closed 1011)."""
+    resume_refused: float = Field(default=0, ge=0)
+    """No session can be resumed for this long after its connection ended, 1011; ``inf``: never."""
     handle_lifetime: float = Field(default=7200, ge=0)
     """A handle's validity after its session's last connection ended (Gemini API: session management)."""
+    silence_limit: float | None = Field(default=None, gt=0)
+    """A connection whose client sends nothing for so long is closed 1011, its handles die. Measured once,
+    after the path had gone silent: about 480."""
     lifetime: Lifetime = Lifetime()
     faults: tuple[Fault, ...] = ()
 
@@ -190,12 +207,21 @@ class Scenario(_Frozen):
         return names
 
 
+_STALL = ScriptTurn(on="any", stall=True)
+
+
 class Script:
     """A session's place in its scenario's turns. It belongs to the conversation and outlives a connection."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
+        self._turns = tuple(turn for turn in scenario.turns for _ in range(turn.times))
         self._next = 0
+        self._stalls = 0
+
+    def stall(self, times: int) -> None:
+        """Let the next ``times`` triggers go unanswered."""
+        self._stalls += times
 
     def take(self, trigger: Trigger) -> ScriptTurn:
         """The next turn that this trigger starts.
@@ -203,7 +229,10 @@ class Script:
         Speech passes over turns that wait for text (a greeting nobody asked for); text that no coming turn
         waits for gets the generic reply.
         """
-        turns = self._scenario.turns
+        if self._stalls:
+            self._stalls -= 1
+            return _STALL
+        turns = self._turns
         for index in range(self._next, len(turns)):
             if turns[index].on in (trigger, "any"):
                 self._next = index + 1
@@ -214,15 +243,14 @@ class Script:
 
     def expected(self, trigger: Trigger) -> ScriptTurn:
         """The turn that ``take`` would return, left in its place."""
-        before = self._next
+        before = self._next, self._stalls
         turn = self.take(trigger)
-        self._next = before
+        self._next, self._stalls = before
         return turn
 
     def put_back(self, turn: ScriptTurn) -> None:
         """This turn was cut off before a sound of it was sent: it comes next again."""
-        turns = self._scenario.turns
-        if self._next and turns[self._next - 1] is turn:
+        if self._next and self._turns[self._next - 1] is turn:
             self._next -= 1
 
 

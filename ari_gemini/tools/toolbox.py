@@ -7,12 +7,14 @@
                  └──────▶ taken back: cancelled, and never answered
 
 The ledger of open calls belongs to the call and not to a session: what is running when a session drops goes
-on, and is answered on the one that resumes it.
+on, and is answered on the one that resumes it. So is what was answered on a connection without arriving. A
+session that knows nothing of the calls is told their results in words.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +26,7 @@ from structlog.typing import FilteringBoundLogger
 from ari_gemini.errors import SessionError, ToolError
 from ari_gemini.realtime.events import FunctionCall
 from ari_gemini.realtime.functions import FunctionResult, Scheduling
+from ari_gemini.realtime.unconfirmed import Unconfirmed
 from ari_gemini.tools.base import CallControl, Tool, ToolContext
 from ari_gemini.tools.result import bounded
 from ari_gemini.tools.schema import ArgumentCheck
@@ -32,6 +35,9 @@ from ari_gemini.tools.settings import ToolLimits
 UNKNOWN = "unknown"
 _MAX_NAME = 128
 """Characters of a name that no tool has, in logs and answers; no tool's name is longer (Gemini API)."""
+
+_MAX_UNCONFIRMED = 256
+"""Answers of which it is noted whether they arrived: as many as may be asked for at once (``ToolLimits``)."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +86,11 @@ class ToolUse:
 class Answers(Protocol):
     """Who takes the answers: a model's session."""
 
+    @property
+    def sent(self) -> int: ...
+    @property
+    def confirmed(self) -> int: ...
+
     async def send_tool_results(self, results: Sequence[FunctionResult]) -> None: ...
 
 
@@ -93,13 +104,16 @@ class _Use:
     task: asyncio.Task[None] | None = None
     begun: bool = False
     """The tool has been let loose."""
+    unknown: bool = False
+    """The present session never made this call: its result is told in words."""
 
 
 class Toolbox:
     """The tools of one call. Used from its event loop only; its tasks live in the call's TaskGroup.
 
     ``on_use`` hears of each use that is over, ``on_busy`` whenever the first one begins and the last one ends
-    (answered or taken back). Neither may raise. An answer that is on its way when its call is taken back
+    (answered or taken back). ``tell`` gets results in words, ``on_sent`` hears of
+    results that went out. None of them may raise. An answer that is on its way when its call is taken back
     crosses with that; when that way fails, it is not sent again.
     """
 
@@ -112,6 +126,8 @@ class Toolbox:
         tasks: asyncio.TaskGroup,
         on_use: Callable[[ToolUse], None] | None = None,
         on_busy: Callable[[bool], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        on_sent: Callable[[Sequence[FunctionResult]], None] | None = None,
     ) -> None:
         self._tools = {tool.name: tool for tool in tools}
         self._checks: dict[str, ArgumentCheck] = {}
@@ -120,12 +136,16 @@ class Toolbox:
         self._tasks = tasks
         self._on_use = on_use or (lambda _: None)
         self._on_busy = on_busy or (lambda _: None)
+        self._tell = tell or (lambda _: None)
+        self._on_sent = on_sent or (lambda _: None)
         self._clock = asyncio.get_running_loop().time
         self._open: list[_Use] = []
         self._finished: list[FunctionResult] = []
         self._leaving: list[FunctionResult] = []
+        self._unconfirmed: Unconfirmed[FunctionResult] = Unconfirmed(_MAX_UNCONFIRMED)
         self._answers: Answers | None = None
         self._sending = False
+        self._recovered = 0
         self._busy = False
 
     @property
@@ -138,13 +158,43 @@ class Toolbox:
         """A tool works, or its answer has not gone out."""
         return self._busy
 
-    def attach(self, answers: Answers | None) -> None:
-        """Answer on this session from now on, beginning with what has waited; None: keep the answers for now.
+    def attach(self, answers: Answers, *, resumed: bool = True) -> None:
+        """Answer on this session from now on, beginning with what has waited.
 
-        Only a session that resumes the one before knows the calls that were made on that.
+        ``resumed``: it knows the calls that were made on the one before. Otherwise it is told in words.
         """
+        if not resumed:
+            for use in self._open:
+                use.unknown = True
+            known, self._leaving, self._finished = self._leaving + self._finished, [], []
+            for result in known:
+                self._put_into_words(result)
+            self._note_busy()
         self._answers = answers
         self._send_soon()
+
+    def detach(self) -> None:
+        """Keep the answers for a session to come. One that is being sent still goes out if it can."""
+        self._answers = None
+
+    def recover(self, confirmed: int) -> None:
+        """A session is over of which the first ``confirmed`` messages arrived: answers that did not, wait for
+        the next one."""
+        self._answers = None
+        self._recovered += 1
+        self._unconfirmed.settle(confirmed)
+        self._finished = self._unconfirmed.take() + self._finished
+        self._note_busy()
+
+    @property
+    def unconfirmed(self) -> tuple[FunctionResult, ...]:
+        """Results that may not have reached the model."""
+        return (*self._unconfirmed, *self._leaving, *self._finished)
+
+    def inherit(self, results: Sequence[FunctionResult]) -> None:
+        """Answer calls that the model made of somebody else, before a session is attached."""
+        self._finished += results
+        self._note_busy()
 
     def call(self, calls: Sequence[FunctionCall]) -> None:
         """The model wants these made, side by side. Returns at once."""
@@ -155,6 +205,7 @@ class Toolbox:
         """The model no longer wants these: they are cancelled and never answered."""
         self._finished = [result for result in self._finished if result.id not in ids]
         self._leaving = [result for result in self._leaving if result.id not in ids]
+        self._unconfirmed.discard(lambda result: result.id in ids)
         for use in [use for use in self._open if use.call.id in ids]:
             self._over(use, Outcome.CANCELLED)
             if use.task is not None:
@@ -184,7 +235,8 @@ class Toolbox:
     def _is_open(self, call_id: str) -> bool:
         """The model waits for the answer to this call already."""
         answers = (*self._finished, *self._leaving)
-        return call_id in {use.call.id for use in self._open} | {result.id for result in answers}
+        known = (use.call.id for use in self._open if not use.unknown)
+        return call_id in known or call_id in {result.id for result in answers}
 
     def _admit(self, call: FunctionCall) -> Tool:
         """The tool for this call. Raises ToolError when it may not be run."""
@@ -213,7 +265,8 @@ class Toolbox:
         outcome, result = await self._run(use)
         # A tool may end as if nothing had happened although it was cancelled: then nobody wants its result.
         if use in self._open and not _cancelled():
-            self._answer(result)  # first, since the toolbox is busy until that has gone out
+            # first, since the toolbox is busy until that has gone out
+            (self._put_into_words if use.unknown else self._answer)(result)
             self._over(use, outcome)
 
     async def _run(self, use: _Use) -> tuple[Outcome, FunctionResult]:
@@ -288,6 +341,10 @@ class Toolbox:
     ) -> FunctionResult:
         return FunctionResult(call.id, call.name, bounded(response, self._limits.result_limit), scheduling)
 
+    def _put_into_words(self, result: FunctionResult) -> None:
+        words = json.dumps(dict(result.response), ensure_ascii=False, default=str)
+        self._tell(f"[{result.name}, called before the connection was interrupted, has ended: {words}]")
+
     def _answer(self, result: FunctionResult) -> None:
         self._finished.append(result)
         self._note_busy()
@@ -303,6 +360,7 @@ class Toolbox:
         try:
             while self._finished and (answers := self._answers) is not None:
                 self._leaving, self._finished = self._finished, []
+                recovered = self._recovered
                 try:
                     await answers.send_tool_results(self._leaving)
                 except SessionError:
@@ -310,10 +368,21 @@ class Toolbox:
                     self._finished = self._leaving + self._finished
                     if self._answers is answers:
                         self._answers = None
+                else:
+                    if recovered == self._recovered:
+                        self._note_sent(answers)
+                    else:  # on a session that was given up meanwhile: nobody will say whether they arrived
+                        self._finished = self._leaving + self._finished
                 self._leaving = []
         finally:
             self._sending = False
             self._note_busy()
+
+    def _note_sent(self, answers: Answers) -> None:
+        self._unconfirmed.settle(answers.confirmed)
+        for result in self._leaving:
+            self._unconfirmed.sent(answers.sent, result)
+        self._on_sent(self._leaving)
 
     def _note_busy(self) -> None:
         busy = bool(self._open or self._finished or self._sending)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ari_gemini.ari import client as client_module
 from ari_gemini.ari import transport as transport_module
 from ari_gemini.ari.channel import Channel
-from ari_gemini.ari.client import AriClient, reconnect_pause, understood
+from ari_gemini.ari.client import AriClient, reconnect_pause
 from ari_gemini.ari.events import (
     ApplicationReplaced,
     ChannelDtmfReceived,
@@ -29,6 +29,7 @@ from ari_gemini.ari.events import (
     StasisEnd,
     StasisStart,
 )
+from ari_gemini.ari.requests import understood
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.errors import AriConflict, AriDenied, AriRejected, AriTimeout, AriUnavailable, ConfigError
 from ari_gemini.simulator.asterisk import Party, Refused, SimulatedAsterisk

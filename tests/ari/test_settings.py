@@ -47,6 +47,17 @@ def test_addresses(url: str, kept: str) -> None:
         ("app", "", "app"),
         ("request_timeout", 0, "request_timeout"),
         ("reconnect_max", 0.1, "reconnect_max"),
+        ("mode", "inbound", "mode"),
+        ("listen", "8787", "host:port"),
+        ("listen", ":8787", "host:port"),
+        ("listen", "127.0.0.1", "host:port"),
+        ("listen", "127.0.0.1:port", "ort"),
+        ("listen", "127.0.0.1:70000", "ort"),
+        ("listen", "127.0.0.1:8787/ari", "host:port"),
+        ("listen", "a b:8787", "host:port"),
+        ("listen", "gemini@127.0.0.1:8787", "host:port"),
+        ("max_connections", 0, "max_connections"),
+        ("link_timeout", 0, "link_timeout"),
         ("passwort", "x", "passwort"),
     ],
 )
@@ -60,3 +71,17 @@ def test_the_password_is_never_printed() -> None:
     assert settings.password is not None
     assert settings.password.get_secret_value() == "geheim"
     assert "geheim" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:8787", ("127.0.0.1", 8787)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("[::1]:8787", ("::1", 8787)),
+        ("worker:8787", ("worker", 8787)),
+    ],
+)
+def test_where_to_listen(listen: str, address: tuple[str, int]) -> None:
+    settings = AriSettings(username="gemini", mode="outbound", listen=listen)
+    assert (settings.listen, settings.listen_address) == (listen, address)

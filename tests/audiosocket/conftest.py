@@ -188,8 +188,9 @@ class Door:
         return Sink()
 
 
-async def dial(port: int, host: str = "127.0.0.1") -> Peer:
-    return Peer(*await asyncio.open_connection(host, port))
+async def dial(port: int, host: str = "127.0.0.1", source: str = "") -> Peer:
+    local = (source, 0) if source else None
+    return Peer(*await asyncio.open_connection(host, port, local_addr=local))
 
 
 @pytest.fixture
@@ -216,8 +217,8 @@ async def dialler() -> AsyncIterator[Dial]:
     """Connects peers to any port and closes them at the end."""
     peers: list[Peer] = []
 
-    async def connect(port: int, host: str = "127.0.0.1") -> Peer:
-        peer = await dial(port, host)
+    async def connect(port: int, host: str = "127.0.0.1", source: str = "") -> Peer:
+        peer = await dial(port, host, source)
         peers.append(peer)
         return peer
 

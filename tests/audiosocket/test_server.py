@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from ari_gemini.audiosocket import connection as media
+from ari_gemini.audiosocket import server as server_module
 from ari_gemini.audiosocket.connection import EndReason
 from ari_gemini.audiosocket.server import (
     LOOPBACK,
@@ -154,12 +155,18 @@ def _brief_farewells(monkeypatch):
 
 
 class Desk:
-    """A server, and the connections that it has handed over."""
+    """A server, and the connections that it has handed over. ``knows``: each is a call's."""
 
-    def __init__(self, **section):
+    def __init__(self, *, knows=True, **section):
         section = {"listen": "127.0.0.1:0", "uuid_timeout": 30.0, **section}
+        self.knows = knows
         self.arrived = asyncio.Queue()
-        self.server = AudioSocketServer(AudioSocketSettings(**section), self.arrived.put_nowait)
+        self.server = AudioSocketServer(AudioSocketSettings(**section), self._identified)
+
+    def _identified(self, connection):
+        if self.knows:
+            self.server.recognise(connection)
+        self.arrived.put_nowait(connection)
 
     async def __aenter__(self):
         await self.server.start()
@@ -294,6 +301,111 @@ async def test_too_many_that_say_nothing_keep_nobody_out_who_came_before(dialler
         silent[1].identify()
         await desk.next()
         assert desk.server.stats.unidentified == 1
+
+
+# Crowds. The whole of 127.0.0.0/8 is this machine: peers can come from many addresses.
+
+
+async def shown_out(peer):
+    """Whether the peer is cut off at once, without a word."""
+    return await peer.receive_to_the_end() == b""
+
+
+async def test_a_crowd_from_one_address_keeps_nobody_else_out(dialler):
+    async with Desk(max_unidentified_per_address=5) as desk:
+        crowd = [await dialler(desk.server.port, source="127.0.0.2") for _ in range(50)]
+        await desk.until(lambda: desk.server.stats.crowded == 45)
+        (await dialler(desk.server.port)).identify()
+        known = await desk.next()
+        assert known.end is None
+        assert (desk.server.stats.accepted, desk.server.unrecognised) == (6, 5)
+        # one of them leaves: there is room for exactly one more
+        crowd[0].reset()
+        await desk.until(lambda: desk.server.unrecognised == 4)
+        await dialler(desk.server.port, source="127.0.0.2")
+        await desk.until(lambda: desk.server.unrecognised == 5)
+        assert await shown_out(await dialler(desk.server.port, source="127.0.0.2"))
+        assert known.end is None
+
+
+async def test_made_up_uuids_are_a_crowd_too(dialler):
+    """Saying a UUID is not enough: until somebody recognises it, it is a stranger's."""
+    async with Desk(knows=False, max_unidentified_per_address=3) as desk:
+        for number in range(3):
+            (await dialler(desk.server.port, source="127.0.0.2")).identify(UUID(int=number))
+        strangers = [await desk.next() for _ in range(3)]
+        assert await shown_out(await dialler(desk.server.port, source="127.0.0.2"))
+        desk.server.recognise(strangers[0])
+        desk.server.recognise(strangers[0])
+        assert desk.server.unrecognised == 2
+        (await dialler(desk.server.port, source="127.0.0.2")).identify(UUID(int=4))
+        await desk.next()
+        # those refused keep their place until they are gone
+        strangers[1].refuse("no call has this UUID")
+        assert desk.server.unrecognised == 3
+        await desk.until(lambda: desk.server.unrecognised == 2)
+
+
+async def test_crowds_from_many_addresses_are_bounded_together(dialler):
+    async with Desk(max_unidentified=6, max_unidentified_per_address=3) as desk:
+        for host in range(2, 6):
+            for _ in range(3):
+                await dialler(desk.server.port, source=f"127.0.0.{host}")
+        await desk.until(lambda: desk.server.stats.crowded == 6)
+        assert desk.server.unrecognised == 6
+
+
+async def test_calls_are_not_counted_by_address_but_all_together(dialler):
+    async with Desk(max_unidentified_per_address=2, max_connections=10) as desk:
+        for number in range(10):
+            (await dialler(desk.server.port)).identify(UUID(int=number))
+            await desk.next()
+        with capture_logs() as logs:
+            assert await shown_out(await dialler(desk.server.port, source="127.0.0.2"))
+            await desk.until(lambda: desk.server.stats.refused == 1)
+        assert desk.server.connections == 10
+        assert desk.server.stats.crowded == 1
+    assert [line["detail"] for line in logs if "turned away" in line["event"]] == ["10 connections are open"]
+
+
+async def test_those_turned_away_take_no_place(dialler):
+    """A flood at one moment: nobody of those turned away counts against who comes next."""
+    async with Desk(max_unidentified_per_address=2, max_connections=4) as desk:
+        await asyncio.gather(*(dialler(desk.server.port, source="127.0.0.2") for _ in range(100)))
+        (await dialler(desk.server.port)).identify()
+        assert (await desk.next()).end is None
+        await desk.until(lambda: desk.server.connections == 3)
+        assert desk.server.stats.crowded == 98
+        assert not desk.server._crowds.keys() - {"127.0.0.2"}
+
+
+async def test_a_crowd_is_forgotten_when_it_has_gone(dialler):
+    async with Desk(knows=False) as desk:
+        peers = [await dialler(desk.server.port, source=f"127.0.0.{host}") for host in (2, 2, 3, 4)]
+        peers[0].identify()
+        await desk.next()
+        await desk.until(lambda: desk.server.unrecognised == 4)
+        for peer in peers:
+            peer.reset()
+        await desk.until(lambda: desk.server.connections == 0)
+        assert desk.server.unrecognised == 0
+        assert not desk.server._crowds
+        assert not desk.server._let_in
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("", "None"),
+    ],
+)
+def test_what_counts_as_one_address(host, place):
+    assert server_module._place(server_module.origin_of(host)) == place
 
 
 async def test_a_call_that_nobody_expects(dialler):

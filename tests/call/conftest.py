@@ -15,13 +15,14 @@ from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd, MediaStats
 from ari_gemini.call.agent import Agent
-from ari_gemini.call.call import Call, CallSettings
+from ari_gemini.call.call import Call
 from ari_gemini.call.leg import Identity
 from ari_gemini.call.registry import Registry
-from ari_gemini.errors import CallEnded, Cause
+from ari_gemini.call.settings import CallSettings
+from ari_gemini.errors import CallEnded, Cause, KeyRefused, SessionDropped
 from ari_gemini.realtime.events import FunctionCall, ToolCall
 from ari_gemini.realtime.functions import FunctionResult
-from ari_gemini.realtime.session import Capabilities, SessionSettings
+from ari_gemini.realtime.session import Capabilities, HistoryTurn, Resume, SessionSettings
 from ari_gemini.tools.base import Tool
 from ari_gemini.tools.destination import Destination
 from ari_gemini.tools.settings import ToolLimits
@@ -88,7 +89,11 @@ class Session:
     """A model session that says what the test puts into ``inbox``."""
 
     def __init__(
-        self, steps: list[str] | None = None, input_rate: int = 16000, audio_during_tools: bool = True
+        self,
+        steps: list[str] | None = None,
+        input_rate: int = 16000,
+        audio_during_tools: bool = True,
+        resumed: bool = False,
     ) -> None:
         self.capabilities = Capabilities(
             AudioFormat(input_rate), AudioFormat(24000), audio_during_tools=audio_during_tools
@@ -99,6 +104,12 @@ class Session:
         self.texts: list[str] = []
         self.answers: list[FunctionResult] = []
         self.closed = 0
+        self.sent = 0
+        self.resumed = resumed
+        self.resume: Resume | None = None
+        self.dead = False
+        """From now on, what is sent is lost."""
+        self._confirmed = 0
         self.greet_error: Exception | None = None
         self.text_error: Exception | None = None
         self.close_error: Exception | None = None
@@ -106,7 +117,15 @@ class Session:
         self.taking.set()
         self._heard = asyncio.Event()
 
+    @property
+    def confirmed(self) -> int:
+        if not self.dead:
+            self._confirmed = self.sent
+        return self._confirmed
+
     async def send_audio(self, pcm: bytes) -> None:
+        _ = self.confirmed
+        self.sent += 1
         self.heard.append(pcm)
         self._heard.set()
         await self.taking.wait()
@@ -123,11 +142,15 @@ class Session:
         await self.taking.wait()
         if self.text_error is not None:
             raise self.text_error
+        _ = self.confirmed
+        self.sent += 1
         self.texts.append(text)
         self.steps.append("text")
 
     async def send_tool_results(self, results: Sequence[FunctionResult]) -> None:
         await self.taking.wait()
+        _ = self.confirmed
+        self.sent += 1
         for result in results:
             self.answers.append(result)
             self.steps.append(f"answer {result.name}")
@@ -247,6 +270,7 @@ class Leg:
         self.steps = steps
         self.connection = connection
         self.agent = "default"
+        self.adopted = False
         self.values: Mapping[str, str] = {}
         self.asked: Sequence[str] = ()
         self.digits: list[str] = []
@@ -353,10 +377,14 @@ class Rig:
         self.connection = Connection()
         self.leg = Leg(self.steps, self.connection)
         self.sessions: list[Session] = []
+        self.resumes: list[Resume | None] = []
+        self.histories: list[Sequence[HistoryTurn]] = []
         self.settings: list[SessionSettings] = []
         self.refusals: list[Exception] = []
         self.greet_error: Exception | None = None
-        self.agents = {"default": Agent(greeting="Greet {caller_name}.", variables=("ORDER",))}
+        self.agents = {
+            "default": Agent(greeting="Greet {caller_name}.", variables=("ORDER",), apology="none")
+        }
         self.registry = Registry(2)
         self.observer = Observer(self.steps)
         self.tools = ToolKit()
@@ -365,14 +393,28 @@ class Rig:
     def equip(self, *tools: Tool, **agent: Any) -> None:
         """These tools for an agent that does not speak first."""
         self.tools.tools = list(tools)
-        self.agents = {"default": Agent(tools=tuple(tool.name for tool in tools), **agent)}
+        names = tuple(tool.name for tool in tools)
+        self.agents = {"default": Agent(tools=names, **{"apology": "none"} | agent)}
 
-    async def open_session(self, settings: SessionSettings) -> Session:
+    async def open_session(
+        self,
+        settings: SessionSettings,
+        *,
+        resume: Resume | None = None,
+        history: Sequence[HistoryTurn] = (),
+        before_setup: Callable[[], Awaitable[None]] | None = None,
+    ) -> Session:
         self.settings.append(settings)
+        self.resumes.append(resume)
+        self.histories.append(history)
         await self.steps.take("open_session")
+        if before_setup is not None:
+            await before_setup()
         if self.refusals:
             raise self.refusals.pop(0)
-        session = Session(self.steps, audio_during_tools=self.audio_during_tools)
+        session = Session(
+            self.steps, audio_during_tools=self.audio_during_tools, resumed=resume is not None
+        )
         session.greet_error = self.greet_error
         self.sessions.append(session)
         return session
@@ -401,6 +443,11 @@ class Rig:
             await until(lambda: any(step.startswith("greet") for step in self.steps))
         return self.sessions[0]
 
+    def lose_model(self) -> None:
+        """The session drops, and there is no other."""
+        self.steps.fail["open_session"] = KeyRefused("no more")
+        self.sessions[0].fail(SessionDropped("x"))
+
     async def done(self) -> CallEnded:
         """Wait for the call's end, however it comes, and see that nothing is left of it."""
         finished, _ = await asyncio.wait((self.task,), timeout=LONG)
@@ -409,7 +456,7 @@ class Rig:
         outcome = self.leg.released[0]
         assert self.task.cancelled() or self.task.result() is outcome
         assert self.observer.outcomes == [outcome]
-        assert [session.closed for session in self.sessions] == [1] * len(self.sessions)
+        assert all(session.closed for session in self.sessions)
         assert self.connection.end is not None or "open_media" not in self.steps
         assert self.call.downlink._timer is None
         assert self.call._keys._timer is None

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
+from ari_gemini.audio.wav import prompt_pcm
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
-from ari_gemini.call import call as call_module
-from ari_gemini.call.agent import Agent
-from ari_gemini.call.call import Call, CallSettings
+from ari_gemini.call import line as line_module
+from ari_gemini.call.agent import APOLOGY, Agent
+from ari_gemini.call.call import Call
+from ari_gemini.call.settings import CallSettings
 from ari_gemini.errors import (
     AriConflict,
     AriDenied,
@@ -43,7 +45,7 @@ TONE = struct.pack("<h", 9000) * 480  # 20 ms at 24 kHz
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "SETUP_RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(line_module, "SETUP_RETRY_DELAYS", (0.0,))
 
 
 async def test_a_call_is_set_up_in_order_and_greets_only_when_it_is_joined(rig) -> None:
@@ -295,8 +297,8 @@ async def test_a_session_that_ignores_being_cancelled_is_closed_all_the_same(rig
 
     opens = rig.open_session
 
-    async def stubborn(settings):
-        made = await opens(settings)
+    async def stubborn(settings, **given):
+        made = await opens(settings, **given)
         session_made.set()
         try:
             await asyncio.Event().wait()
@@ -321,27 +323,35 @@ async def test_a_session_that_comes_when_the_call_ends_is_closed(rig) -> None:
 # In mid-call.
 
 
-@pytest.mark.parametrize(
-    "error", [SessionDropped("x"), MalformedMessage("x"), KeyRefused("expired"), QuotaExceeded("x")]
-)
-async def test_the_session_ends_in_mid_call(rig, error: Exception) -> None:
+async def test_a_model_lost_for_good_ends_the_call_after_an_apology(rig, clock) -> None:
+    rig.agents = {"default": Agent()}
     session = await rig.up()
-    session.fail(error)
+    rig.refusals = [KeyRefused("expired")]
+    played = len(rig.connection.speech)
+    session.fail(SessionDropped("gone"))
     outcome = await rig.done()
-    assert (outcome.cause, outcome.detail) == (Cause.MODEL_LOST, str(error))
+    assert (outcome.cause, outcome.detail) == (Cause.MODEL_LOST, "expired")
+    apology = prompt_pcm(APOLOGY, 8000)
+    assert apology in rig.connection.speech[played:], "he has heard all of it"
 
 
-async def test_the_greeting_cannot_be_sent(rig) -> None:
-    rig.greet_error = SessionDropped("gone")
-    rig.start()
+async def test_no_apology_where_none_is_wanted(rig, clock) -> None:
+    rig.agents = {"default": Agent(apology="none")}
+    session = await rig.up()
+    rig.refusals = [KeyRefused("expired")]
+    session.fail(SessionDropped("gone"))
     assert (await rig.done()).cause is Cause.MODEL_LOST
+    assert not any(rig.connection.speech)
 
 
-async def test_audio_of_an_impossible_rate_from_the_model(rig) -> None:
+async def test_a_caller_who_leaves_during_the_apology(rig, clock, until) -> None:
+    rig.agents = {"default": Agent()}
     session = await rig.up()
-    session.inbox.put_nowait([AudioDelta(b"\0\0", 11025)])
-    outcome = await rig.done()
-    assert (outcome.cause, outcome.detail) == (Cause.MODEL_LOST, "audio at 11025 Hz")
+    rig.refusals = [KeyRefused("expired")]
+    session.fail(SessionDropped("gone"))
+    await until(lambda: any(rig.connection.speech))
+    rig.call.end(Cause.CALLER_HANGUP)
+    assert (await rig.done()).cause is Cause.CALLER_HANGUP
 
 
 async def test_audio_of_an_impossible_rate_from_asterisk(rig) -> None:
@@ -495,7 +505,7 @@ def test_whenever_it_ends_nothing_is_left(data: st.DataObject, rig_type, until) 
             rig.connection.finish(MediaEnd(EndReason.EOF))
         if how == "session":
             await until(lambda: rig.sessions)
-            rig.sessions[0].fail(SessionDropped("cut"))
+            rig.lose_model()
         expected = {"media": Cause.MEDIA_LOST, "session": Cause.MODEL_LOST}.get(how, Cause.CALLER_HANGUP)
         if how == "cancel":
             expected = Cause.SHUTDOWN

@@ -17,7 +17,7 @@ from ari_gemini.audio.wav import write_wav
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call import call as call_module
 from ari_gemini.call.keys import TEXT
-from ari_gemini.errors import AriTimeout, Cause, SessionDropped
+from ari_gemini.errors import AriTimeout, Cause
 from ari_gemini.realtime.events import (
     AudioDelta,
     FunctionCall,
@@ -132,7 +132,7 @@ async def test_the_model_gets_the_tools_of_its_agent(rig) -> None:
 
 ENDINGS = {
     Cause.CALLER_HANGUP: lambda rig: rig.call.end(Cause.CALLER_HANGUP),
-    Cause.MODEL_LOST: lambda rig: rig.sessions[0].fail(SessionDropped("x")),
+    Cause.MODEL_LOST: lambda rig: rig.lose_model(),
     Cause.MEDIA_LOST: lambda rig: rig.connection.finish(MediaEnd(EndReason.EOF)),
     Cause.MEDIA_ERROR: lambda rig: rig.call.audio(b"\0\0", 44100),
     Cause.INTERNAL_ERROR: lambda rig: rig.sessions[0].fail(ZeroDivisionError()),
@@ -328,7 +328,7 @@ def test_whatever_the_tools_do_the_call_ends_and_nothing_is_left(rig_type, clock
             elif how == "cancel":
                 rig.task.cancel()
             else:
-                rig.sessions[0].fail(SessionDropped("x"))
+                rig.lose_model()
             usual = {"end": Cause.CALLER_HANGUP, "cancel": Cause.SHUTDOWN, "session": Cause.MODEL_LOST}[how]
             assert (await rig.done()).cause in (usual, Cause.MODEL_HANGUP, Cause.TRANSFERRED)
 

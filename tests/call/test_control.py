@@ -23,7 +23,6 @@ from ari_gemini.errors import (
     AriTimeout,
     CallEnded,
     Cause,
-    SessionDropped,
     ToolError,
 )
 from ari_gemini.realtime.events import (
@@ -691,7 +690,7 @@ async def test_the_call_ends_at_any_step(attended: Attended, step: str, how: Cau
     if how is Cause.SHUTDOWN:
         line.rig.task.cancel()
     elif how is Cause.MODEL_LOST:
-        line.session.fail(SessionDropped("x"))
+        line.rig.lose_model()
     else:
         line.rig.call.end(how)
     await line.done(how)

@@ -296,7 +296,8 @@ async def test_audio_of_an_impossible_rate_ends_it(line: Line) -> None:
         await line.listening
 
 
-async def test_what_is_about_to_close_is_logged(line: Line) -> None:
-    with structlog.testing.capture_logs() as logs:
-        await line.session.say(events.GoAway(9.5))
-    assert [(log["event"], log["time_left"]) for log in logs] == [("session.go_away", 9.5)]
+async def test_what_is_about_to_close_is_told(line: Line) -> None:
+    told: list[float] = []
+    line.conversation.on_go_away = told.append
+    await line.session.say(events.GoAway(9.5))
+    assert told == [9.5]

@@ -9,7 +9,7 @@ import pytest
 
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call import dialplan
-from ari_gemini.call.dialplan import AGENT_VARIABLE, DialplanLeg
+from ari_gemini.call.dialplan import AGENT_VARIABLE, DialplanLeg, SharedListing
 from ari_gemini.call.leg import Identity
 from ari_gemini.errors import AriNotFound, AriTimeout, AriUnavailable, CallEnded, Cause, ToolError
 from ari_gemini.tools.destination import Destination
@@ -63,6 +63,91 @@ async def test_a_uuid_that_no_channel_has_is_refused(ari, media) -> None:
         await DialplanLeg(media, ari, verify=True).identify()
     assert ended.value.cause is Cause.UNKNOWN_CALL
     assert ari.asked == ["list"] * 4
+
+
+async def test_what_is_known_is_not_asked_again(ari, media, mine) -> None:
+    ari.answers["list"] = [[mine]]
+    ari.answers["getChannelVar"] = [{"value": "sales"}]
+    leg = DialplanLeg(media, ari, verify=True)
+    assert await leg.look_up(30.0) is None
+    assert (await leg.identify()).agent == "sales"
+    assert ari.asked == ["list", "getChannelVar"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        ([], Cause.UNKNOWN_CALL),
+        (AriUnavailable("gone"), Cause.ARI_FAILED),
+        (AriTimeout("slow"), Cause.ARI_FAILED),
+        (AriNotFound("404 Channel not found", 404), Cause.CALLER_HANGUP),
+    ],
+)
+async def test_what_is_not_known_is_not_asked_again_either(ari, media, answer, cause) -> None:
+    ari.answers["list"] = [answer]
+    leg = DialplanLeg(media, ari, verify=True)
+    ended = await leg.look_up(30.0)
+    assert ended is not None
+    assert ended.cause is cause
+    asked = len(ari.asked)
+    with pytest.raises(CallEnded) as said:
+        await leg.identify()
+    assert said.value is ended
+    assert len(ari.asked) == asked
+
+
+class Slow:
+    """Asterisk's channels when the test lets them be told."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future] = []
+
+    async def channels(self):
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+    async def asked(self, count: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.answers) < count:  # noqa: ASYNC110  # a moment of the loop
+                await asyncio.sleep(0)
+
+
+async def test_whom_nobody_knows_in_time_is_not_known(media) -> None:
+    leg = DialplanLeg(media, Slow(), verify=True)
+    ended = await leg.look_up(0.01)
+    assert ended is not None
+    assert (ended.cause, ended.detail) == (Cause.ARI_FAILED, "no word of who calls within 0.01 s")
+
+
+async def test_whoever_asks_while_a_request_runs_shares_the_next() -> None:
+    slow = Slow()
+    listing = SharedListing(slow)
+    first = asyncio.create_task(listing.channels())
+    await slow.asked(1)
+    others = [asyncio.create_task(listing.channels()) for _ in range(100)]
+    await asyncio.sleep(0)
+    # what the first request finds may be older than their question
+    slow.answers[0].set_result(["old"])
+    assert await first == ["old"]
+    await slow.asked(2)
+    slow.answers[1].set_result(["new"])
+    assert await asyncio.gather(*others) == [["new"]] * 100
+    assert len(slow.answers) == 2
+
+
+async def test_a_shared_request_fails_for_all_and_the_next_one_works() -> None:
+    slow = Slow()
+    listing = SharedListing(slow)
+    asking = [asyncio.create_task(listing.channels()) for _ in range(3)]
+    await slow.asked(1)
+    asking[0].cancel()
+    slow.answers[0].set_exception(AriUnavailable("gone"))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, AriUnavailable, AriUnavailable]
+    again = asyncio.create_task(listing.channels())
+    await slow.asked(2)
+    slow.answers[1].set_result([])
+    assert await again == []
 
 
 async def test_without_verification_it_is_the_default_agents(ari, media) -> None:

@@ -219,6 +219,31 @@ async def test_after_an_outage_who_left_is_let_go_and_who_came_is_served(street:
     assert [(leg.id, leg._agent) for leg in street.legs[3:]] == [("comes", "support"), ("plain", "default")]
 
 
+async def test_who_was_found_is_adopted_and_who_is_announced_is_not(street: Street, ari_channel) -> None:
+    street.way.on_event(start("announced"))
+    asterisk_has(street.ari, [ari_channel("announced"), ari_channel("found", data="ari-gemini,sales")])
+    await street.way.reconcile()
+    assert {leg.id: leg.adopted for leg in street.legs} == {"announced": False, "found": True}
+
+
+async def test_media_that_a_former_life_left_is_gone_before_its_caller_is_served(
+    street: Street, ari_channel
+) -> None:
+    asterisk_has(
+        street.ari,
+        [ari_channel("a", data="ari-gemini"), ari_channel("ari-gemini-media-a", data="ari-gemini,uuid")],
+    )
+    order: list[str] = []
+    gone = AriNotFound("404 Channel not found", 404)
+    street.ari.answers["get"] = [ari_channel("ari-gemini-media-a"), gone]
+    for nickname in ("hangup", "get"):
+        street.ari.on[nickname] = lambda nickname=nickname: order.append(nickname)
+    street.way._start_call = lambda leg: order.append(f"call {leg.id}")
+    await street.way.reconcile()
+    assert order == ["hangup", "get", "get", "call a"]
+    assert street.ari.about("hangup") == ["ari-gemini-media-a"]
+
+
 async def test_media_whose_entry_was_missed_is_seen_after_all(street: Street, ari_channel) -> None:
     street.way.on_event(start("a"))
     asterisk_has(street.ari, [ari_channel("a"), ari_channel("ari-gemini-media-a", data="ari-gemini,uuid")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -44,7 +45,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Scene:
     """A leg whose Asterisk dials as soon as it is asked to, and lets the media in unless the test says no."""
 
-    def __init__(self, ari, make_connection, caller: ChannelInfo, *, at_once: bool = False) -> None:
+    def __init__(self, ari, make_connection, caller: ChannelInfo, *, at_once: bool = False, **given) -> None:
         self.ari = ari
         self.registry = Registry(5)
         self.make_connection = make_connection
@@ -59,6 +60,7 @@ class Scene:
             answer_at_once=at_once,
             media_address="10.0.0.1:9092",
             keep=lambda pair, left: self.kept.append((pair, set(left))),
+            **given,
         )
         ari.on["externalMedia"] = self.dial
 
@@ -121,6 +123,57 @@ async def test_immediately_he_is_answered_first_and_bridged_with_silence(scene_a
     assert scene_at_once.ari.asked == ["answer", "createWithId", "externalMedia", "addChannel"]
     await scene_at_once.leg.join()
     assert len(scene_at_once.ari.asked) == 4
+
+
+async def test_before_he_has_entered_only_media_is_made_and_then_he_is_received(
+    ari, make_connection, caller: ChannelInfo
+) -> None:
+    scene = Scene(ari, make_connection, caller, at_once=True, entered=False)
+    await scene.leg.open_media()
+    assert ari.asked == ["createWithId", "externalMedia"]
+    settling = asyncio.create_task(scene.leg.settle_media())
+    await asyncio.sleep(0)
+    assert len(ari.asked) == 2
+    scene.leg.caller_entered()
+    await settling
+    assert ari.asked[2:] == ["answer", "addChannel"]
+
+
+@pytest.mark.parametrize("state", ["Up", "Ring"])
+async def test_an_adopted_caller_is_received_unless_he_was_answered(
+    ari, make_connection, caller: ChannelInfo, state: str
+) -> None:
+    scene = Scene(ari, make_connection, replace(caller, state=state), adopted=True)
+    await scene.leg.open_media()
+    assert ari.asked == ["ring"] * (state != "Up") + ["createWithId", "externalMedia"]
+    await scene.leg.settle_media()
+    await scene.leg.join()
+    assert ari.asked[-2:] == ["answer", "addChannel"]
+
+
+async def test_after_a_hand_over_nothing_is_asked_about_anybody(scene: Scene) -> None:
+    await scene.live()
+    assert await scene.release(Cause.HANDED_OVER) == []
+    scene.leg.hand_over()
+    with pytest.raises(CallEnded) as ended:
+        await scene.leg.identify()
+    assert ended.value.cause is Cause.HANDED_OVER
+
+
+async def test_a_hand_over_hears_out_what_is_being_made(scene: Scene) -> None:
+    scene.ari.held["externalMedia"] = asyncio.Event()
+    opening = asyncio.create_task(scene.leg.open_media())
+    await scene.ari.until("externalMedia")
+    opening.cancel()
+    await asyncio.wait([opening])
+    releasing = asyncio.create_task(scene.leg.release(CallEnded(Cause.HANDED_OVER)))
+    await asyncio.sleep(0)
+    assert not releasing.done()
+    scene.ari.held["externalMedia"].set()
+    await releasing
+    assert scene.ari.finished[-1] == "externalMedia"
+    assert all(connection.end is not None for connection in scene.connections)
+    assert scene.registry._expected == {}
 
 
 async def test_ids_are_made_from_the_callers_and_the_uuid_is_nobodys_guess(scene: Scene) -> None:

@@ -173,3 +173,74 @@ async def test_cancelling_in_mid_send_keeps_the_text(run, make_session) -> None:
     run(texts, another)
     await rounds()
     assert another.texts == ["a"]
+
+
+async def sent(run, texts: Texts, session) -> None:
+    """Send what there is, until the session is over."""
+    task = run(texts, session)
+    for _ in range(MAX_TEXTS + 1):
+        await rounds()
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_what_did_not_arrive_is_sent_again_before_what_came_since(run, make_session) -> None:
+    texts, session = Texts(), make_session()
+    texts.tell("arrived")
+    await sent(run, texts, session)
+    session.dead = True
+    for text in "ab":
+        texts.tell(text)
+    await sent(run, texts, session)
+    assert session.texts == ["arrived", "a", "b"]
+    texts.hold(True)
+    texts.tell("c")
+    texts.recover(session.confirmed)
+    texts.hold(False)
+    another = make_session()
+    await sent(run, texts, another)
+    assert another.texts == ["a", "b", "c"]
+    texts.recover(another.confirmed)
+    third = make_session()
+    await sent(run, texts, third)
+    assert (third.texts, texts.dropped) == ([], 0)
+
+
+async def test_without_a_loss_nothing_is_sent_twice(run, make_session) -> None:
+    texts, session = Texts(), make_session()
+    for text in "abc":
+        texts.tell(text)
+    await sent(run, texts, session)
+    texts.recover(session.confirmed)
+    another = make_session()
+    await sent(run, texts, another)
+    assert another.texts == []
+
+
+async def test_what_is_sent_again_stays_within_the_bound_and_the_oldest_goes(run, make_session) -> None:
+    texts, session = Texts(), make_session()
+    session.dead = True
+    for text in "abcd":
+        texts.tell(text)
+    await sent(run, texts, session)
+    texts.hold(True)
+    for number in range(MAX_TEXTS - 2):
+        texts.tell(str(number))
+    texts.recover(session.confirmed)
+    assert texts.dropped == 2
+    texts.hold(False)
+    another = make_session()
+    await sent(run, texts, another)
+    assert another.texts == ["c", "d", *(str(number) for number in range(MAX_TEXTS - 2))]
+
+
+async def test_recovering_while_held_sends_nothing(run, make_session) -> None:
+    texts, session = Texts(), make_session()
+    session.dead = True
+    texts.tell("a")
+    await sent(run, texts, session)
+    texts.hold(True)
+    texts.recover(session.confirmed)
+    another = make_session()
+    await sent(run, texts, another)
+    assert another.texts == []

@@ -136,6 +136,17 @@ def test_a_turn_that_was_cut_off_and_never_ends_is_heard_in_the_end() -> None:
     assert floor.state is State.SPEAKING
 
 
+@pytest.mark.parametrize("state", State)
+def test_after_a_loss_what_has_come_is_played_and_the_next_session_is_heard(state: State) -> None:
+    floor = Floor()
+    floor.state = state
+    said_on = state is State.SPEAKING
+    assert floor.happened(Happening.SESSION_LOST) is (Action.END_TURN if said_on else Action.NOTHING)
+    assert floor.happened(Happening.SESSION_LOST) is Action.NOTHING
+    assert floor.audio(20.0) is Action.PLAY
+    assert floor.state is State.SPEAKING
+
+
 @given(st.lists(st.one_of(st.sampled_from(Happening), st.floats(0.1, 500.0))))
 def test_no_order_of_events_silences_the_model_for_longer_than_the_limit(story: list) -> None:
     floor = Floor()

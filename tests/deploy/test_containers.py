@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ari_gemini import app
+from ari_gemini.call.drain import DrainSettings
 from ari_gemini.config import SECRETS, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,4 +174,5 @@ def test_the_service_starts_with_what_compose_gives_it(compose: dict[str, Any], 
 
 
 def test_stopping_is_given_the_time_it_takes(compose: dict[str, Any]) -> None:
-    assert int(compose["services"]["ari-gemini"]["stop_grace_period"].removesuffix("s")) > app.STOP_SECONDS
+    patience = int(compose["services"]["ari-gemini"]["stop_grace_period"].removesuffix("s"))
+    assert patience >= DrainSettings().timeout + app.STOP_SECONDS + app.SPARE_SECONDS

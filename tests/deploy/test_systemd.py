@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ari_gemini import app, cli
+from ari_gemini.call.drain import DrainSettings
 from ari_gemini.config import SECRETS
 
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "ari-gemini.service"
@@ -49,7 +50,14 @@ def test_a_wrong_configuration_is_not_tried_again() -> None:
 
 
 def test_it_waits_for_calls_to_end() -> None:
-    assert int(settings()["TimeoutStopSec"][0].removesuffix("s")) > app.STOP_SECONDS
+    patience = int(settings()["TimeoutStopSec"][0].removesuffix("s"))
+    assert patience >= DrainSettings().timeout + app.STOP_SECONDS + app.SPARE_SECONDS
+
+
+def test_it_waits_for_the_service_to_say_that_it_is_ready() -> None:
+    assert settings()["Type"] == ["notify"]
+    assert settings().get("NotifyAccess", ["main"]) == ["main"]
+    assert any("AF_UNIX" in value for value in settings()["RestrictAddressFamilies"])
 
 
 @needs_systemd

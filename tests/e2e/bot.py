@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.asterisk import Asterisk
+from harness.asterisk import OUTBOUND_APP, Asterisk
 
 from ari_gemini.app import Service
 from ari_gemini.call.call import Call
@@ -21,7 +21,7 @@ from ari_gemini.simulator.scenario import Scenario
 from ari_gemini.telemetry.timeline import Turn
 from ari_gemini.tools.toolbox import ToolUse
 
-WAY_A, WAY_B = "700", "701"
+WAY_A, WAY_B, OUTBOUND = "700", "701", "702"
 
 
 @dataclass
@@ -99,6 +99,15 @@ def configuration(asterisk: Asterisk, gemini_url: str, calls: Mapping[str, str])
     }
 
 
+def outbound(asterisk: Asterisk) -> dict[str, str]:
+    """Further settings of a service that Asterisk connects to when 702 is dialled."""
+    return {
+        "ARI_GEMINI__ARI__MODE": "outbound",
+        "ARI_GEMINI__ARI__LISTEN": asterisk.outbound_address,
+        "ARI_GEMINI__ARI__APP": OUTBOUND_APP,
+    }
+
+
 @asynccontextmanager
 async def running(
     asterisk: Asterisk,
@@ -123,8 +132,8 @@ async def running(
             try:
                 async with asyncio.timeout(10):
                     address = await service.wait_listening()
-                    assert service.client is not None
-                    await service.client.wait_connected()
+                    if service.client is not None:
+                        await service.client.wait_connected()
                 await asterisk.set_global("ARI_GEMINI_AUDIOSOCKET", str(address))
                 yield Bot(service, gemini, watcher, before)
             finally:

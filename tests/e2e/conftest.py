@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-# The harness is a package of the tests alone; nothing installs it.
+# The harness and what all tests share are packages of the tests alone; nothing installs them.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.asterisk import Asterisk
 from harness.jail import reason_not_to_run

@@ -110,7 +110,10 @@ _MESSAGES: dict[str, Any] = {
         "text": None,
         "audioStreamEnd": {True},
     },
-    "clientContent": {"turns": [{"role": {"user"}, "parts": [{"text": None}]}], "turnComplete": {True}},
+    "clientContent": {
+        "turns": [{"role": {"user", "model"}, "parts": [{"text": None}]}],
+        "turnComplete": {True, False},
+    },
     "toolResponse": {"functionResponses": [{"id": None, "name": None, "response": "object"}]},
 }
 THINKING = {
@@ -125,6 +128,8 @@ BEHAVIORS = {
     "gemini-3.1-flash-live-preview": {"BLOCKING"},
     "gemini-2.5-flash-native-audio-preview-12-2025": {"BLOCKING", "NON_BLOCKING"},
 }
+SEEDED = {"gemini-3.1-flash-live-preview"}
+"""Models that take clientContent only before the conversation, announced in the setup."""
 SCHEDULING = {"gemini-3.8-live", "gemini-2.5-flash-native-audio-preview-12-2025"}
 MODELS = sorted(THINKING)
 
@@ -166,6 +171,8 @@ def _allowed(model: str) -> dict[str, Any]:
     setup: dict[str, Any] = {**_SETUP}
     thinking = {"thinkingConfig": THINKING[model]} if THINKING[model] else {}
     setup["generationConfig"] = {**_SETUP["generationConfig"], **thinking}
+    if model in SEEDED:
+        setup["historyConfig"] = {"initialHistoryInClientContent": {True}}
     function = {**_SETUP["tools"][0]["functionDeclarations"][0], "behavior": BEHAVIORS[model]}
     setup["tools"] = [{"functionDeclarations": [function]}]
     response: dict[str, Any] = {**_MESSAGES["toolResponse"]["functionResponses"][0]}

@@ -70,6 +70,9 @@ TABLE: list[tuple[int, str, type[SessionError], type[SessionError]]] = [
     (1008, GO_AWAY, SessionUnavailable, SessionDropped),
     (1008, "something new", SessionRefused, SessionDropped),
     (1011, "Internal error encountered.", SessionUnavailable, SessionUnavailable),
+    (1011, "auth token has expired", KeyRefused, SessionDropped),
+    (1011, "Token has expired", KeyRefused, KeyRefused),
+    (1011, "Token has been used too many times", KeyRefused, KeyRefused),
     (1011, "Deadline expired before operation could complete.", SessionUnavailable, SessionDropped),
     (1011, "The service is currently unavailable.", SessionUnavailable, SessionUnavailable),
     (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from websockets.exceptions import InvalidHeader, InvalidMessage, ProxyError
 
 from ari_gemini.errors import (
@@ -23,6 +24,7 @@ from ari_gemini.errors import (
 from ari_gemini.gemini import dial as dial_module
 from ari_gemini.gemini.dial import dial
 from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.tokens import Token
 
 LONG = 30.0
 KEY = "AIza-test-key"
@@ -99,6 +101,24 @@ async def test_no_key_no_header(gemini: Any) -> None:
     websocket = await dial(gemini.settings(api_key=None))
     await websocket.close()
     assert "x-goog-api-key" not in gemini.requests[0].headers
+
+
+async def test_a_token_goes_in_place_of_the_key_and_elsewhere(gemini: Any) -> None:
+    token = Token(SecretStr("auth_tokens/abc"), 0.0)
+    websocket = await dial(gemini.settings(), token)
+    await websocket.close()
+    (request,) = gemini.requests
+    assert request.path == (
+        "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContentConstrained"
+    )
+    assert request.headers["Authorization"] == "Token auth_tokens/abc"
+    assert "x-goog-api-key" not in request.headers
+
+
+async def test_a_token_that_the_peer_repeats_is_not_told(gemini: Any) -> None:
+    gemini.refusal = (403, {}, "no such luck with auth_tokens/abc")
+    with pytest.raises(KeyRefused, match=r"no such luck with \[token\]"):
+        await dial(gemini.settings(), Token(SecretStr("auth_tokens/abc"), 0.0))
 
 
 async def test_the_socket_is_tuned(gemini: Any) -> None:

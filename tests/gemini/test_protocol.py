@@ -16,10 +16,13 @@ from ari_gemini.gemini.protocol import (
     dump,
     encode_audio,
     encode_client_content,
+    encode_history,
     encode_text,
     encode_tool_results,
 )
+from ari_gemini.realtime.events import Speaker
 from ari_gemini.realtime.functions import FunctionResult
+from ari_gemini.realtime.session import HistoryTurn
 
 Validated = Callable[..., dict[str, Any]]
 
@@ -60,6 +63,40 @@ def test_messages_as_they_go_out(message: bytes, expected: str, validated: Valid
 def test_audio_is_valid(validated: Validated) -> None:
     validated(encode_audio(audio_prefix(16_000), bytes(640)))
     validated(encode_audio(audio_prefix(8_000), b""))
+
+
+HISTORY = [
+    HistoryTurn(Speaker.MODEL, "Hello."),
+    HistoryTurn(Speaker.CALLER, "My number"),
+    HistoryTurn(Speaker.CALLER, 'is "12".'),
+    HistoryTurn(Speaker.MODEL, "Thanks."),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "complete"),
+    [(LIVE, "false"), ("gemini-3.8-live-extended-thinking", "false"), (LIVE_31, "true")],
+)
+def test_history_as_it_goes_out(model: str, complete: str, validated: Validated) -> None:
+    message = encode_history(family_of(model), HISTORY)
+    assert message.decode() == (
+        '{"clientContent":{"turns":['
+        '{"role":"model","parts":[{"text":"Hello."}]},'
+        '{"role":"user","parts":[{"text":"My number"},{"text":"is \\"12\\"."}]},'
+        '{"role":"model","parts":[{"text":"Thanks."}]}],'
+        f'"turnComplete":{complete}}}}}'
+    )
+    validated(message, model)
+
+
+@given(st.lists(st.builds(HistoryTurn, st.sampled_from(Speaker), st.text(max_size=5))))
+def test_no_role_of_a_history_follows_itself_and_no_word_is_lost(history: list[HistoryTurn]) -> None:
+    turns = json.loads(encode_history(family_of(LIVE), history))["clientContent"]["turns"]
+    roles = [turn["role"] for turn in turns]
+    assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+    said = [(turn["role"], part["text"]) for turn in turns for part in turn["parts"]]
+    names = {Speaker.MODEL: "model", Speaker.CALLER: "user"}
+    assert said == [(names[turn.speaker], turn.text) for turn in history]
 
 
 def test_tool_results_as_they_go_out(validated: Validated) -> None:

@@ -25,7 +25,7 @@ from ari_gemini.gemini import session as session_module
 from ari_gemini.gemini.session import GeminiSession, open_session
 from ari_gemini.realtime.events import AudioDelta, Event, HandleUpdate, Speaker, Transcript
 from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
-from ari_gemini.realtime.session import RealtimeSession, SessionSettings
+from ari_gemini.realtime.session import RealtimeSession, Resume, SessionSettings
 
 LONG = 30.0
 KEY = "AIza-test-key"
@@ -41,7 +41,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def opened(gemini: Any, session: SessionSettings | None = None, **given: Any) -> GeminiSession:
-    arguments = {name: given.pop(name) for name in ("handle",) if name in given}
+    names = ("resume", "history", "before_setup")
+    arguments = {name: given.pop(name) for name in names if name in given}
     async with asyncio.timeout(LONG):
         return await open_session(gemini.settings(**given), session or SessionSettings(), **arguments)
 
@@ -212,15 +213,15 @@ async def test_broken_off_before_the_setup_was_confirmed(gemini: Any) -> None:
     assert caught.value.code == 1006
 
 
-@pytest.mark.parametrize(("handle", "error"), [(None, SetupRefused), ("h-1", HandleRefused)])
-async def test_a_handle_that_is_refused(gemini: Any, handle: str | None, error: type) -> None:
+@pytest.mark.parametrize(("resume", "error"), [(None, SetupRefused), (Resume("h-1"), HandleRefused)])
+async def test_a_handle_that_is_refused(gemini: Any, resume: Resume | None, error: type) -> None:
     async def script(wire: Any) -> None:
         await wire.next()
         await wire.websocket.close(1007, INVALID)
 
     gemini.script = script
     with pytest.raises(error):
-        await opened(gemini, handle=handle)
+        await opened(gemini, resume=resume)
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"[]", "{", b"\xff"])
@@ -284,7 +285,7 @@ async def test_all_that_can_be_sent(gemini: Any) -> None:
 
     gemini.script = script
     tools = (FunctionDeclaration("do", "Do it.", blocking=False),)
-    session = await opened(gemini, SessionSettings(tools=tools), handle="h-0")
+    session = await opened(gemini, SessionSettings(tools=tools), resume=Resume("h-0"))
     await session.greet("Greet the caller.")
     await session.send_audio(PCM)
     await session.send_text("Hello")
@@ -385,18 +386,19 @@ async def test_events_come_in_order_whatever_the_frames(gemini: Any) -> None:
         await wire.say({"sessionResumptionUpdate": {"newHandle": "h-1", "resumable": True}})
 
     gemini.script = script
-    session = await opened(gemini, handle="h-0")
-    assert session.handle == "h-0"
+    session = await opened(gemini, resume=Resume("h-0"))
+    assert session.resume is not None
+    assert session.resume.handle == "h-0"
     assert await received(session, 4) == [
         AudioDelta(b"\1\0", 24000),
         Transcript(Speaker.MODEL, "one"),
         Transcript(Speaker.MODEL, "two"),
         HandleUpdate("h-1", True),
     ]
-    assert session.handle == "h-1"
+    assert session.resume.handle == "h-1"
     assert session.counts.frames == 5
     await session.close()
-    assert session.handle == "h-1", "it outlives the session"
+    assert session.resume.handle == "h-1", "it outlives the session"
 
 
 async def test_cancelling_receive_loses_nothing(gemini: Any) -> None:

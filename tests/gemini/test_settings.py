@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from ari_gemini.gemini.settings import GeminiSettings
+from ari_gemini.gemini.settings import BrokerSettings, GeminiSettings
 
 SECRET = "AIzaSyD-do-not-tell"
 
@@ -157,3 +157,113 @@ def test_ca_file(tmp_path: Path) -> None:
 def test_frozen() -> None:
     with pytest.raises(ValidationError):
         GeminiSettings().model = "other"
+
+
+# --- tokens and the broker ---
+
+BROKERED = {"auth": "ephemeral", "broker_url": "https://broker.test", "broker_secret": "0123456789abcdef"}
+
+
+def test_tokens_by_default() -> None:
+    settings = GeminiSettings()
+    assert (settings.auth, settings.token_uses, settings.token_lock) == ("api_key", 1, True)
+    assert (settings.token_lifetime, settings.token_start_within) == (7200, 60)
+    assert settings.needs_key
+
+
+@pytest.mark.parametrize(
+    ("given", "needs_key"),
+    [
+        ({"auth": "ephemeral"}, True),
+        (BROKERED, False),
+        ({"auth": "api_key", "broker_secret": "x" * 16}, True),
+    ],
+)
+def test_who_needs_a_key(given: dict[str, object], needs_key: bool) -> None:
+    assert GeminiSettings(**given).needs_key is needs_key
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        (
+            "wss://generativelanguage.googleapis.com",
+            "https://generativelanguage.googleapis.com/v1beta/auth_tokens",
+        ),
+        ("ws://127.0.0.1:9/gate/", "http://127.0.0.1:9/gate/v1beta/auth_tokens"),
+    ],
+)
+def test_where_tokens_are_minted(base_url: str, url: str) -> None:
+    assert GeminiSettings(base_url=base_url).minting_url == url
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"broker_url": "https://broker.test"}, 'broker_url has no use with auth = "api_key"'),
+        (
+            {"auth": "ephemeral", "broker_url": "https://broker.test"},
+            "broker_url needs broker_secret; set ARI_GEMINI_BROKER_SECRET",
+        ),
+        ({"auth": "ephemeral", "api_version": "v1"}, "is not to be had with api_version v1"),
+        (
+            {"token_lifetime": 60, "token_start_within": 61},
+            "token_start_within must not be longer than token_lifetime",
+        ),
+        ({"token_lifetime": 72_000}, "token_lifetime"),
+        ({"token_start_within": 0}, "token_start_within"),
+        ({"token_uses": -1}, "token_uses"),
+        ({"auth": "oauth"}, "auth"),
+        (BROKERED | {"broker_url": "wss://broker.test"}, "must begin with http:// or https://"),
+        (BROKERED | {"broker_url": f"https://user:{SECRET}@broker.test"}, "must hold no credentials"),
+        (BROKERED | {"broker_url": "https://broker.test/?x=1"}, "must have no query"),
+        (BROKERED | {"broker_secret": "do-not-tell"}, "must have at least 16 characters"),
+        (BROKERED | {"broker_secret": f"{SECRET}\r\nX-Evil: 1"}, "printable ASCII"),
+    ],
+)
+def test_what_makes_no_sense(given: dict[str, object], why: str) -> None:
+    text = complaint(**given)
+    assert why in text
+    assert "do-not-tell" not in text
+
+
+def test_the_brokers_secret_and_tokens_are_never_shown() -> None:
+    settings = GeminiSettings(**BROKERED | {"broker_secret": f" {SECRET}\n"})
+    assert SECRET not in repr(settings)
+    assert settings.redact(f"{SECRET} auth_tokens/abc.def-9 ok") == "[secret] [token] ok"
+    assert GeminiSettings(broker_secret="", broker_url="").broker_url is None
+
+
+def broker_complaint(**given: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        BrokerSettings(**given)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:8091", ("127.0.0.1", 8091)),
+        ("[::1]:0", ("::1", 0)),
+        ("broker.test:65535", ("broker.test", 65535)),
+    ],
+)
+def test_where_a_broker_listens(listen: str, address: tuple[str, int]) -> None:
+    assert BrokerSettings(listen=listen).address == address
+
+
+@pytest.mark.parametrize("listen", ["", "8091", "::1:8091", "host:port", "h:65536", "h o:1", "http://h:1"])
+def test_where_it_cannot(listen: str) -> None:
+    assert "listen" in broker_complaint(listen=listen)
+
+
+def test_models_of_a_broker() -> None:
+    assert BrokerSettings(models=("models/a", "b")).models == ("a", "b")
+
+
+def test_a_brokers_limits_and_tls(tmp_path: Path) -> None:
+    for name in ("client_rate", "client_burst", "total_rate", "total_burst"):
+        assert name in broker_complaint(**{name: 0})
+    cert = tmp_path / "cert.pem"
+    cert.write_text("")
+    assert "belong together" in broker_complaint(tls_cert=cert)

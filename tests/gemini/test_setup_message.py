@@ -102,6 +102,15 @@ def test_the_model_is_named_as_the_wire_wants_it(name: str) -> None:
     assert setup["model"] == "models/gemini-3.8-live"
 
 
+@pytest.mark.parametrize("seeded", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_history_is_announced_where_it_must_be(model: str, seeded: bool, validated: Validated) -> None:
+    fitting = SessionSettings(thinking=MODELS[model])
+    message = validated(encode_setup(GeminiSettings(model=model), fitting, seeded=seeded), model)
+    announced = {"initialHistoryInClientContent": True} if seeded and "3.1" in model else None
+    assert message["setup"].get("historyConfig") == announced
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_family_takes_its_setup(model: str, validated: Validated) -> None:
     settings = GeminiSettings(model=model)

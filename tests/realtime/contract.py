@@ -135,6 +135,17 @@ class SessionContract:
         kinds = {type(event) for event in events}
         assert {AudioDelta, GenerationComplete, TurnComplete} <= kinds
 
+    async def test_what_was_sent_is_counted_and_a_clean_close_confirms_it(
+        self, session: RealtimeSession
+    ) -> None:
+        assert not session.resumed
+        before = session.sent
+        assert session.confirmed <= before
+        await session.greet("Greet the caller.")
+        assert session.sent == before + 1
+        await session.close()
+        assert session.confirmed == session.sent == before + 1
+
     async def test_closing_twice_is_closing_once(self, session: RealtimeSession) -> None:
         await session.close()
         await session.close()

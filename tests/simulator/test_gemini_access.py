@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -35,11 +36,18 @@ def test_nothing_else_is_there(target: str) -> None:
     assert subject.endpoint_of(target) is None
 
 
+class NoTokens:
+    def admit(self, token: str) -> subject.Admission:
+        raise RefusalError(1007, subject.BAD_TOKEN)
+
+
 def admit(target: str, headers: dict[str, str] | None = None, **rules: Any) -> subject.Admit:
     endpoint = subject.endpoint_of(target)
     assert endpoint is not None
-    access = subject.Access(rules.get("valid_keys"), rules.get("tokens", subject.NoTokens()))
-    return access.admit(endpoint, headers or {})
+    access = subject.Access(rules.get("valid_keys"), rules.get("tokens", NoTokens()))
+    admission = access.admit(endpoint, headers or {})
+    assert admission.seconds_left() == math.inf
+    return admission.setup
 
 
 def refusal(target: str, headers: dict[str, str] | None = None, **rules: Any) -> tuple[int, str]:
@@ -89,8 +97,8 @@ TOKEN = "auth_tokens/abc"
 )
 def test_a_token_comes_by_header_or_query(target: str, headers: dict[str, str]) -> None:
     class Gate:
-        def admit(self, token: str) -> subject.Admit:
-            return lambda setup: {**setup, "token": token}
+        def admit(self, token: str) -> subject.Admission:
+            return subject.Admission(lambda setup: {**setup, "token": token})
 
     assert admit(target, headers, tokens=Gate())({}) == {"token": TOKEN}
     assert refusal(target, headers) == (1007, "Missing or malformed auth token.")
@@ -109,7 +117,23 @@ def test_a_token_comes_by_header_or_query(target: str, headers: dict[str, str]) 
 )
 def test_one_token_in_one_place(target: str, headers: dict[str, str]) -> None:
     class Gate:
-        def admit(self, token: str) -> subject.Admit:
-            return subject.as_sent
+        def admit(self, token: str) -> subject.Admission:
+            return subject.Admission()
 
     assert refusal(target, headers, tokens=Gate()) == (1007, "Missing or malformed auth token.")
+
+
+@pytest.mark.parametrize(
+    ("target", "version"),
+    [
+        ("/v1beta/auth_tokens", "v1beta"),
+        ("/v1alpha/auth_tokens", "v1alpha"),
+        ("//v1beta/auth_tokens", "v1beta"),
+        ("/v1beta/auth_tokens?key=k", "v1beta"),
+        ("/v1/auth_tokens", None),
+        ("/v1beta/auth_tokens/x", None),
+        (PLAIN, None),
+    ],
+)
+def test_where_tokens_are_minted(target: str, version: str | None) -> None:
+    assert subject.minting_version(target) == version

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -151,3 +152,64 @@ async def test_a_defect_of_the_simulator_is_not_hidden(dial: Any, monkeypatch: p
     with pytest.raises(ZeroDivisionError, match="oops"):
         await sim.stop()
     await sim.stop()
+
+
+async def test_a_conversation_is_known_by_its_number_and_resumption_can_be_refused(
+    sim: Any, dial: Any
+) -> None:
+    async def come_back(handle: str) -> Any:
+        number = sim.connections + 1
+        async with dial(sim) as client:
+            await client.send({"setup": {"model": LIVE, "sessionResumption": {"handle": handle}}})
+            session = await sim.wait_session(number)
+            with contextlib.suppress(subject.SessionGoneError):
+                await session.wait_for("setup_complete")
+                session.cut()
+            await session.wait_closed()
+            return session
+
+    async with dial(sim) as client:
+        await client.setup()
+        first = await sim.wait_session()
+        assert first.address == client.socket.local_address[:2]
+        update = await first.wait_for("resumption_update")
+        first.cut()
+        await first.wait_closed()
+    assert (first.conversation, first.resumed) == (1, False)
+    handle = update.detail["handle"]
+    first.refuse_resumption(code=1008, reason="The operation was aborted.")
+    assert (await come_back(handle)).closed == (1008, "The operation was aborted.")
+    first.refuse_resumption(0.0)
+    sim.scenario = sim.scenario.model_copy(update={"resume_hold": 0.0})
+    again = await come_back(handle)
+    assert (again.conversation, again.resumed) == (1, True)
+    first.lose_handles()
+    assert (await come_back(handle)).closed == (1008, "BidiGenerateContent session not found")
+
+
+async def test_what_a_fresh_session_is_told_of_the_past_is_kept(sim: Any, dial: Any) -> None:
+    turns = [
+        {"role": "user", "parts": [{"text": "When are "}, {"text": "you open?"}]},
+        {"role": "model", "parts": [{"text": "From nine to five."}]},
+    ]
+    async with dial(sim) as client:
+        await client.setup()
+        await client.send({"clientContent": {"turns": turns, "turnComplete": False}})
+        session = await sim.wait_session()
+        await session.wait_for("client_content")
+        await client.say("ask_hours")
+        await client.until("turnComplete")
+        assert session.history == [("user", "When are you open?"), ("model", "From nine to five.")]
+        assert session.record.count("turn_start") == 1
+
+
+async def test_a_stall_on_demand(sim: Any, dial: Any) -> None:
+    async with dial(sim) as client:
+        await client.setup()
+        session = await sim.wait_session()
+        session.stall()
+        await client.send({"realtimeInput": {"text": "Hello."}})
+        await session.wait_for("stalled")
+        await client.send({"realtimeInput": {"text": "Hello?"}})
+        await client.until("turnComplete")
+        assert [said.name for said in session.said] == ["greeting"]

@@ -104,19 +104,6 @@ async def test_bogus_tokens(sim: Any, dial: Any, kit: Any, query: str, headers: 
     assert end == (1007, "Missing or malformed auth token.")
 
 
-async def test_a_token_gate_lets_its_tokens_in(dial: Any, kit: Any) -> None:
-    class Gate:
-        def admit(self, token: str) -> Any:
-            assert token == "auth_tokens/good"
-            return lambda setup: {"model": LIVE, **setup}
-
-    async with GeminiSimulator(speed=FAST, tokens=Gate()) as sim:
-        path = kit.PATH + "Constrained?access_token=auth_tokens/good"
-        async with dial(sim, path, key=None) as client:
-            await client.send({"setup": {}})
-            await client.until("setupComplete")
-
-
 async def test_quota_is_refused_at_the_upgrade(dial: Any) -> None:
     async with GeminiSimulator("quota") as sim:
         with pytest.raises(InvalidStatus) as caught:

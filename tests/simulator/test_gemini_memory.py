@@ -90,3 +90,41 @@ def test_memory_is_bounded(book: subject.HandleBook) -> None:
     for _ in range(subject.MAX_SESSIONS):
         book.open(MODEL, SCENARIO)
     assert refusal(book, first, 99.0)[1] == "BidiGenerateContent session not found"
+
+
+def test_a_scenario_may_refuse_resumption_for_a_while_or_for_ever(book: subject.HandleBook) -> None:
+    for refused, away in ((5.0, 4.9), (float("inf"), 90.0)):
+        memory = book.open(MODEL, SCENARIO)
+        handle = book.issue(memory)
+        book.detach(memory, 10.0, None, spoke=True)
+        scenario = SCENARIO.model_copy(update={"resume_refused": refused})
+        with pytest.raises(RefusalError) as caught:
+            book.resume(handle, MODEL, scenario, 10.0 + away)
+        assert (caught.value.code, caught.value.reason) == (1011, "Internal error encountered.")
+        assert not memory.attached
+        if refused < 10:
+            assert book.resume(handle, MODEL, scenario, 10.0 + refused) is memory
+
+
+def test_a_test_may_refuse_one_session(book: subject.HandleBook) -> None:
+    memory, handle = dropped(book, at=10.0)
+    _, other = dropped(book, at=10.0)
+    memory.refused_until, memory.refusal = 20.0, RefusalError(1008, "The operation was aborted.")
+    assert refusal(book, handle, 19.9) == (1008, "The operation was aborted.")
+    assert book.resume(other, MODEL, SCENARIO, 19.9)
+    assert book.resume(handle, MODEL, SCENARIO, 20.0) is memory
+
+
+def test_a_forgotten_session_has_no_handles(book: subject.HandleBook) -> None:
+    memory, handle = dropped(book)
+    book.forget(memory)
+    assert refusal(book, handle, 20.0) == (1008, "BidiGenerateContent session not found")
+    assert book.resume(book.issue(memory), MODEL, SCENARIO, 20.0) is memory
+
+
+def test_only_the_newest_sentences_are_kept(book: subject.HandleBook) -> None:
+    cut = subject.Say("done", "That is done.", bytes(480))
+    memories = [book.open(MODEL, SCENARIO) for _ in range(subject.MAX_CUT + 1)]
+    for memory in memories:
+        book.detach(memory, 10.0, cut, spoke=True)
+    assert [memory.cut for memory in memories] == [None] + [cut] * subject.MAX_CUT

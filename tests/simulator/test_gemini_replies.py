@@ -335,3 +335,48 @@ def test_replies_wait_for_their_turn(paper_call: Any) -> None:
     assert call.record.count("turn_complete") == 3
     turns = call.record.of("turn_start")
     assert turns[1].at - turns[0].at > phrase("done").seconds
+
+
+# --- answers that are none ---
+
+
+def test_a_silent_answer_has_its_words_and_no_sound_to_hear(paper_call: Any, kit: Any) -> None:
+    call = paper_call(Scenario(turns=(ScriptTurn(on="text", say=("done",), silent=True),)))
+    call.setup()
+    call.text()
+    call.finish()
+    pcm = b"".join(map(kit.sound, call.wire.messages))
+    assert len(pcm) == len(phrase("done").pcm)
+    loudest = max(
+        abs(int.from_bytes(pcm[at : at + 2], "little", signed=True)) for at in range(0, len(pcm), 2)
+    )
+    assert 0 < loudest <= 32
+    assert call.record.said[0].sent_text == "That is done."
+
+
+@pytest.mark.parametrize("reason", [None, "RESPONSE_REJECTED"])
+def test_an_empty_turn_is_complete_with_its_reason(paper_call: Any, reason: str | None) -> None:
+    call = paper_call(Scenario(empties=0.0, turns=(ScriptTurn(on="text", reason=reason),)))
+    call.setup()
+    call.text()
+    call.finish()
+    [complete] = [m for m in call.wire.messages if "turnComplete" in m.get("serverContent", {})]
+    assert complete["serverContent"].get("turnCompleteReason") == reason
+    assert call.record.count("audio") == call.record.count("generation_complete") == 0
+    call.text()
+    call.finish()
+    assert said(call) == ["anything_else"]
+
+
+def test_a_stalled_turn_is_never_answered_and_the_next_is(paper_call: Any) -> None:
+    call = paper_call(Scenario(turns=(ScriptTurn(stall=True, times=2), ScriptTurn(say=("done",)))))
+    call.setup()
+    for _ in range(2):
+        call.say("ask_hours")
+        call.finish()
+    assert call.record.count("stalled") == 2
+    assert call.record.count("activity_end") == 2
+    assert call.record.count("turn_complete") == call.record.count("audio") == 0
+    call.say("ask_hours")
+    call.finish()
+    assert said(call) == ["done"]

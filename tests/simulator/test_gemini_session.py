@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ari_gemini.simulator.gemini_access import Admission
 from ari_gemini.simulator.gemini_schema import RefusalError
 from ari_gemini.simulator.gemini_session import Conversation
 from ari_gemini.simulator.phrases import phrase
@@ -149,12 +150,31 @@ def test_bad_credentials_are_refused_with_the_first_frame_or_after_a_second(
 def test_a_token_may_overrule_the_setup(paper_call: Any) -> None:
     call = paper_call()
     talk = Conversation(
-        call.scenario, call.book, call.wire, call.record, admit=lambda setup: {**setup, "model": NATIVE}
+        call.scenario,
+        call.book,
+        call.wire,
+        call.record,
+        admit=Admission(lambda setup: {**setup, "model": NATIVE}),
     )
     talk.connected(0.0)
     talk.receive(json.dumps({"setup": {"model": "models/none"}}), 0.0)
     talk.tick(1.0)
     assert [list(message) for message in call.wire.messages] == [["setupComplete"]]
+
+
+def test_a_session_ends_with_its_token(paper_call: Any) -> None:
+    call = paper_call()
+    talk = Conversation(
+        call.scenario, call.book, call.wire, call.record, admit=Admission(seconds_left=lambda: 60.0)
+    )
+    call.talk = talk
+    talk.connected(0.0)
+    call.setup()
+    opened = call.record.of("setup_complete")[0].at
+    call.settle(opened + 59.9 - call.now)
+    assert call.wire.closed is None
+    call.settle(0.2)
+    assert call.wire.closed == (1011, "auth token has expired")
 
 
 # --- the life of a connection ---
@@ -416,3 +436,26 @@ def test_saying_and_calling_on_demand(paper_call: Any) -> None:
     call.send({"toolResponse": {"functionResponses": [response]}})
     call.finish()
     assert [said.name for said in call.record.said] == ["one_moment+done", "goodbye"]
+
+
+def test_a_turn_that_a_drop_overtook_comes_again_when_it_is_asked_again(paper_call: Any) -> None:
+    first = paper_call("two_turns", think_time=1.0)
+    first.setup()
+    first.say("ask_hours")
+    first.talk.abort(first.now)
+    second = resume(paper_call, first, 2.0)
+    second.say("ask_hours")
+    second.finish()
+    assert [said.name for said in second.record.said] == ["opening_hours"]
+
+
+def test_a_client_gone_silent_is_closed_and_its_handles_die(paper_call: Any) -> None:
+    first = paper_call("two_turns", silence_limit=480.0)
+    first.setup()
+    first.settle(400.0)
+    first.hear(bytes(320))
+    first.settle(479.9)
+    assert first.wire.closed is None
+    first.settle(0.2)
+    assert first.wire.closed == (1011, "Deadline expired before operation could complete.")
+    assert resume(paper_call, first, 2.0).wire.closed == (1008, "BidiGenerateContent session not found")

@@ -130,3 +130,13 @@ def test_looking_ahead_takes_nothing_and_a_cut_turn_comes_again() -> None:
 @pytest.mark.parametrize("trigger", ["speech", "text"])
 def test_a_scenario_without_turns_still_answers(trigger: subject.Trigger) -> None:
     assert names(Script(Scenario()), trigger) == ["anything_else"]
+
+
+def test_a_turn_comes_as_often_as_it_says_and_stalls_pass() -> None:
+    first, second = ScriptTurn(times=2), ScriptTurn(say=("done",))
+    script = Script(Scenario(turns=(first, second)))
+    script.stall(1)
+    assert script.expected("speech").stall
+    assert [script.take("speech") for _ in range(4)][1:] == [first, first, second]
+    script.stall(2)
+    assert [script.take("speech").stall for _ in range(3)] == [True, True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -20,12 +21,14 @@ from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
-from ari_gemini.call.call import Call, CallSettings
+from ari_gemini.call.call import Call
+from ari_gemini.call.drain import DrainSettings
+from ari_gemini.call.settings import CallSettings
 from ari_gemini.config import Config
 from ari_gemini.errors import CallEnded, Cause
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.realtime.events import Speaker
-from ari_gemini.simulator.asterisk import SimulatedAsterisk, SimulatedCall
+from ari_gemini.simulator.asterisk import PASSWORD, USERNAME, Outbound, SimulatedAsterisk, SimulatedCall
 from ari_gemini.simulator.gemini_connection import SimulatedSession
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.simulator.phrases import phrase
@@ -33,6 +36,7 @@ from ari_gemini.simulator.scenario import Scenario, ScriptTurn, load_scenario
 from ari_gemini.telemetry.timeline import Turn
 from ari_gemini.tools.settings import ToolsSettings
 from ari_gemini.tools.toolbox import ToolUse
+from ari_gemini.web.health import HealthSettings
 from support.hurry import hurried
 
 LONG = 30.0
@@ -106,14 +110,18 @@ class World:
         agents: Mapping[str, Agent] | None = None,
         calls: Mapping[str, Any] | None = None,
         audiosocket: Mapping[str, Any] | None = None,
+        drain: Mapping[str, Any] | None = None,
+        health: Mapping[str, Any] | None = None,
         ari: Mapping[str, Any] | None = None,
         gemini: Mapping[str, Any] | None = None,
         tools: Mapping[str, Any] | None = None,
         with_ari: bool = True,
         connect: bool = True,
         hurry: bool = True,
+        outbound: bool = False,
     ) -> None:
-        self.asterisk = SimulatedAsterisk()
+        self._ari = dict(ari or {})
+        self.asterisk = self._connecting() if outbound else SimulatedAsterisk()
         chosen = load_scenario(scenario) if isinstance(scenario, str) else scenario or quick()
         self.gemini = GeminiSimulator(chosen, tap=self._frame)
         self.steps: list[str] = []
@@ -125,13 +133,20 @@ class World:
         self.logs: list[Any] = []
         self._agents = dict(agents or {"default": GREETING})
         self._sections = {"calls": calls or {}, "audiosocket": audiosocket or {}, "gemini": gemini or {}}
-        self._ari = ari or {}
+        self._sections |= {"drain": drain or {}, "health": health or {}}
         self._tools = tools or {}
         self._hurry = hurry
         self._with_ari = with_ari
         self._connect = connect
         self._stack = AsyncExitStack()
         self._loop = asyncio.get_running_loop()
+
+    def _connecting(self) -> SimulatedAsterisk:
+        """An Asterisk that connects to the service, once per call."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._ari |= {"mode": "outbound", "listen": listen}
+        return SimulatedAsterisk(outbound=Outbound(f"ws://{listen}/ari", USERNAME, PASSWORD))
 
     # What the service tells its observer.
 
@@ -244,6 +259,8 @@ class World:
             audiosocket=AudioSocketSettings(**{"listen": "127.0.0.1:0", **given["audiosocket"]}),
             gemini=GeminiSettings(**key | dict(given["gemini"])),
             calls=CallSettings(**given["calls"]),
+            drain=DrainSettings(**given["drain"]),
+            health=HealthSettings(**given["health"]),
             agents=self._agents,
             tools=ToolsSettings(**self._tools),
         )

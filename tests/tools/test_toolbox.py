@@ -364,7 +364,7 @@ async def test_without_a_session_an_answer_waits_and_what_is_on_its_way_goes_on(
     async with rigged(Handy(echo), answers=old) as rig:
         rig.call(call_id="1")
         await old.sending.wait()
-        rig.toolbox.attach(None)
+        rig.toolbox.detach()
         rig.call(call_id="2")
         old.gate.set()
         await old.ended.wait()
@@ -649,7 +649,9 @@ async def test_a_group_that_ends_by_itself_waits_for_the_answers() -> None:
 # --- any order of events
 
 
-EVENTS = st.sampled_from(["ask", "finish", "take_back", "change_session", "end_send", "wait"])
+EVENTS = st.sampled_from(
+    ["ask", "finish", "take_back", "change_session", "lose_session", "confirm", "end_send", "wait"]
+)
 schedules = st.lists(st.tuples(EVENTS, st.integers(0, 1000)), max_size=40)
 
 

@@ -40,6 +40,8 @@ class Stubborn(Tool):
 
 
 class Inbox:
+    sent = confirmed = 0
+
     def __init__(self) -> None:
         self.results: asyncio.Queue[FunctionResult] = asyncio.Queue()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -129,7 +130,7 @@ class Stubborn(Patient):
 class Inbox:
     """Takes answers as a session does. While ``gate`` is not set they are on their way; ``lose`` loses those.
 
-    ``on_send`` hears of the ids whenever some are sent.
+    ``on_send`` hears of the ids whenever some are sent. ``arrived``: of the messages only so many did.
     """
 
     def __init__(self, on_send: Callable[[set[str]], None] = lambda _: None) -> None:
@@ -139,6 +140,9 @@ class Inbox:
         self.gate = asyncio.Event()
         self.gate.set()
         self.lost = False
+        self.sent = 0
+        self.confirmed = 0
+        self.arrived: int | None = None
         self.sending = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -152,6 +156,7 @@ class Inbox:
         self.ended.set()
         if self.lost:
             raise SessionDropped("gone")
+        self.sent += 1
         self.messages.append(message)
 
     def lose(self) -> None:
@@ -160,7 +165,7 @@ class Inbox:
 
     @property
     def results(self) -> list[FunctionResult]:
-        return [result for message in self.messages for result in message]
+        return [result for message in self.messages[: self.arrived] for result in message]
 
     @property
     def answers(self) -> dict[str, Mapping[str, Any]]:
@@ -185,9 +190,16 @@ class Rig:
         self.control = FakeCall()
         self.uses: list[ToolUse] = []
         self.busy: list[bool] = []
+        self.told: list[str] = []
         self._idle = asyncio.Event()
         self.toolbox = Toolbox(
-            tools, self.control, limits, tasks=tasks, on_use=self._on_use, on_busy=self._on_busy
+            tools,
+            self.control,
+            limits,
+            tasks=tasks,
+            on_use=self._on_use,
+            on_busy=self._on_busy,
+            tell=self.told.append,
         )
 
     def _on_use(self, use: ToolUse) -> None:
@@ -231,7 +243,8 @@ async def rigged(
     before = asyncio.all_tasks()
     async with asyncio.timeout(LONG), asyncio.TaskGroup() as tasks:
         rig = Rig(tools, limits or ToolLimits(), tasks)
-        rig.toolbox.attach(answers)
+        if answers is not None:
+            rig.toolbox.attach(answers)
         yield rig
     assert asyncio.all_tasks() <= before
 
@@ -276,8 +289,8 @@ class Talk(Rig):
 
     async def open(self) -> SimulatedSession:
         """The next session, which resumes the one before; nothing is answered on it before ``attach``."""
-        handle = self.session.handle if self.sessions else None
-        session = await open_session(self._gemini, self._settings, handle=handle)
+        resume = self.session.resume if self.sessions else None
+        session = await open_session(self._gemini, self._settings, resume=resume)
         self.sessions.append(session)
         self.listening = self._tasks.create_task(self._listen(session))
         return await self.simulator.wait_session(len(self.sessions), timeout=LONG)
@@ -293,7 +306,7 @@ class Talk(Rig):
         """Wait until the session has noticed its end; the answers are kept from then on."""
         assert self.listening is not None
         await self.listening
-        self.toolbox.attach(None)
+        self.toolbox.detach()
 
     async def _listen(self, session: RealtimeSession) -> SessionError:
         try:
@@ -366,7 +379,13 @@ async def asked(talk: Any, wire: SimulatedSession) -> list[str]:
 
 
 class Schedule:
-    """A toolbox under random events. What it promises is checked when it is due, not only at the end."""
+    """A toolbox under random events. What it promises is checked when it is due, not only at the end.
+
+    Each call is of a tool of its own, so that a result in words tells which one it is.
+    """
+
+    MOST = 200
+    """More calls than any schedule makes."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self.tools: list[asyncio.Future[Any]] = []
@@ -374,7 +393,8 @@ class Schedule:
         self.taken: set[str] = set()
         self.inboxes: list[Inbox] = []
         self.hung_up = False
-        self.rig = Rig([Handy(self._work)], ToolLimits(max_open=4), tasks, on_idle=self._idle)
+        tools = [Handy(self._work, f"handy{number}") for number in range(self.MOST)]
+        self.rig = Rig(tools, ToolLimits(max_open=4), tasks, on_idle=self._idle)
 
     async def _work(self, args: Mapping[str, Any], context: ToolContext) -> Any:
         future = asyncio.get_running_loop().create_future()
@@ -390,14 +410,17 @@ class Schedule:
     def owed(self) -> set[str]:
         """Calls that must still be answered."""
         delivered = {result.id for inbox in self.inboxes for result in inbox.results}
-        return set(self.asked) - self.taken - delivered
+        told = [re.findall(r"^\[(?:handy|none)([0-9]+), called before ", text) for text in self.rig.told]
+        ids = [call_id for (call_id,) in told]
+        assert len(set(ids)) == len(ids), "told twice"
+        return set(self.asked) - self.taken - delivered - set(ids)
 
-    def attach(self, gate: bool = True) -> None:
+    def attach(self, gate: bool = True, resumed: bool = True) -> None:
         inbox = Inbox(self._sends)
         if not gate:
             inbox.gate.clear()
         self.inboxes.append(inbox)
-        self.rig.toolbox.attach(inbox)
+        self.rig.toolbox.attach(inbox, resumed=resumed)
 
     # What may happen; the number says to what, and how.
 
@@ -408,7 +431,7 @@ class Schedule:
             call_id = str(len(self.asked))
             self.asked.append(call_id)
             args = {"n": 1} if number % 11 == 5 else {}
-            calls.append(FunctionCall(call_id, "none" if number % 7 == 3 else "handy", args))
+            calls.append(FunctionCall(call_id, ("none" if number % 7 == 3 else "handy") + call_id, args))
         if number % 5 == 0:
             calls += [calls[0], *self.rig.toolbox.open[:1]]
         self.rig.toolbox.call(calls)
@@ -434,9 +457,21 @@ class Schedule:
 
     def change_session(self, number: int) -> None:
         if number % 3 == 0:
-            self.rig.toolbox.attach(None)
+            self.rig.toolbox.detach()
         else:
-            self.attach(gate=number % 2 == 0)
+            self.lose_session(number)
+            self.attach(gate=number % 2 == 0, resumed=number % 5 > 1)
+
+    def lose_session(self, number: int) -> None:
+        """What was written to it has arrived up to some message; what is still being written may fail or not."""
+        inbox = self.inboxes[-1]
+        if inbox.arrived is None:
+            inbox.arrived = max(inbox.confirmed, number // 3 % (inbox.sent + 1))
+            self.rig.toolbox.recover(inbox.arrived)
+
+    def confirm(self, number: int) -> None:
+        inbox = self.inboxes[-1]
+        inbox.confirmed = max(inbox.confirmed, number % (inbox.sent + 1))
 
     def end_send(self, number: int) -> None:
         """What is on its way arrives, or is lost with its session."""
@@ -458,6 +493,7 @@ class Schedule:
 
     async def settle(self) -> None:
         """Let everything end, on a last session that works."""
+        self.lose_session(0)
         self.attach()
         while self.rig.toolbox.busy:  # each round lets one more thing end
             self.finish(0)

@@ -14,6 +14,8 @@ Extensions for the tests, beside 700 (way A) and 701 (way B) of the shipped dial
     601  answers and waits in silence          604  rings for ever
     602  answers and hangs up after 1 s        605  Congestion
     1001 to 1024  dial that phone
+    702  way A by outbound WebSocket: Asterisk connects to ``outbound_address``, once per call, with the same
+         user and password as ARI's; the service's application is OUTBOUND_APP
 
 Callers without SIP, for load: ``await asterisk.call(...)`` gives a ``LocalCaller``: both halves of a Local
 channel, one in the extension, the other playing one file and recording what it hears.
@@ -46,7 +48,9 @@ from .sound import RATE, Samples
 SHIPPED = Path(__file__).parents[3] / "asterisk"
 PHONES = tuple(str(number) for number in range(1001, 1025))
 """The phone numbers that exist."""
-_HTTP_PORT, _SIP_PORT = 8088, 5060
+OUTBOUND_APP = "ari-gemini-outbound"
+"""What ``Stasis()`` names in 702: another application than in 700, so that both ways work side by side."""
+_HTTP_PORT, _SIP_PORT, _OUTBOUND_PORT = 8088, 5060, 8787
 
 _TEST_EXTENSIONS = """
 [from-internal](+)
@@ -64,6 +68,9 @@ exten => 603,1,Answer()
 exten => 604,1,Ringing()
  same => n,Wait(600)
 exten => 605,1,Congestion(5)
+; Outbound. What comes after it is written down: how it ended, and why.
+exten => 702,1,Stasis(ari-gemini-outbound,default)
+ same => n,Goto(ari-gemini,700,2)
 ; The phones themselves.
 exten => _10XX,1,Dial(PJSIP/${EXTEN},30)
  same => n,Hangup()
@@ -97,6 +104,7 @@ class Asterisk:
         self.sip_address = self._network.host
         self.sip_port = _SIP_PORT
         self.ari_url = f"http://{self.address}:{_HTTP_PORT}"
+        self.outbound_address = f"{self.address}:{_OUTBOUND_PORT}"
         self.username = "gemini"
         self.password = secrets.token_hex(12)
         self.phone_password = secrets.token_hex(12)
@@ -271,7 +279,14 @@ class Asterisk:
         )
         return {
             "http.conf": f"[general](+)\nbindaddr = {self.address}\nbindport = {_HTTP_PORT}\n",
-            "ari.conf": f"[{self.username}](+)\npassword = {self.password}\n",
+            "ari.conf": (
+                f"[{self.username}](+)\npassword = {self.password}\n"
+                f"[workers](ari-gemini-outbound)\napps = {OUTBOUND_APP}\nlocal_ari_user = {self.username}\n"
+            ),
+            "websocket_client.conf": (
+                f"[ari-gemini](ari-gemini-worker)\nuri = ws://{self.outbound_address}/ari\n"
+                f"username = {self.username}\npassword = {self.password}\n"
+            ),
             "pjsip.conf": f"[transport-udp](+)\nbind = {self.sip_address}:{_SIP_PORT}\n{phones}",
             "extensions.conf": _TEST_EXTENSIONS,
             "modules.conf": "load = app_mixmonitor.so\n",

@@ -162,9 +162,12 @@ class Phone:
 
     # --- a call
 
-    async def dial(self, extension: str) -> None:
-        """Dial with a silent microphone; returns once baresip has begun. Earlier events no longer count."""
-        await self.mute()
+    async def dial(self, extension: str, microphone: Samples | None = None) -> None:
+        """Dial; returns once baresip has begun. Earlier events no longer count.
+
+        The microphone is silent, or has ``microphone`` to say from the first packet on.
+        """
+        await self.say(np.zeros(0, np.int16) if microphone is None else microphone)
         self.forget()
         await self.command("dial", f"sip:{extension}@{self._asterisk.sip_address}")
 

@@ -1,0 +1,36 @@
+"""What systemd wants to know of a service of ``Type=notify`` (sd_notify(3)): a datagram to its socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+VARIABLE: Final = "NOTIFY_SOCKET"
+"""Environment variable that names the socket; who is not started by systemd does not have it."""
+
+log = structlog.get_logger(__name__)
+
+
+def notify(environ: Mapping[str, str], *assignments: str) -> bool:
+    """Tell systemd, as in ``READY=1``. Never waits and never raises; False: nobody was told."""
+    address = environ.get(VARIABLE, "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):  # the abstract namespace, unix(7)
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.setblocking(False)
+            sock.sendto("\n".join(assignments).encode(), address)
+    except OSError as error:
+        log.warning("! systemd was not told", error=error.strerror or str(error))
+        return False
+    return True
+
+
+def stopping(seconds: float) -> tuple[str, str]:
+    """The service is stopping and may take so long, whatever ``TimeoutStopSec`` says."""
+    return "STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"

@@ -1,0 +1,410 @@
+"""Caller to model over several sessions: what one did not get, or has not answered, the next one hears."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ari_gemini.audio.pcm import AudioFormat
+from ari_gemini.audio.resample import Resampler
+from ari_gemini.audio.vad import HANGOVER_MS
+from ari_gemini.call.uplink import BATCH_FRAMES, KEPT_MS, LEAD_FRAMES, MAX_MESSAGES, WARM_UP, Uplink
+from ari_gemini.telemetry.timeline import Timeline
+
+FRAMES_KEPT = KEPT_MS // 20
+ONSET_FRAMES = 3
+"""Our detector is sure after 60 ms of voice."""
+
+
+def soft(number: int, rate: int = 8000) -> bytes:
+    """A frame like no other, too soft for speech."""
+    samples = rate // 50
+    return struct.pack(f"<{samples}h", *((number * 7 + n * n) % 33 - 16 for n in range(samples)))
+
+
+def loud(number: int) -> bytes:
+    return struct.pack("<160h", *((number * 977 + n * 4001) % 20000 - 10000 for n in range(160)))
+
+
+def resampled(frames: list[bytes], source: int = 8000, target: int = 16000) -> bytes:
+    return Resampler(AudioFormat(source), AudioFormat(target)).process(b"".join(frames))
+
+
+class Talk:
+    """An uplink whose sessions follow one another; each frame is a message unless it has waited."""
+
+    def __init__(self) -> None:
+        self.uplink = Uplink(Timeline(), lambda: 0.0)
+        self.task: asyncio.Task | None = None
+        self.session = None
+
+    async def begin(self, session):
+        self.session = session
+        self.task = asyncio.create_task(self.uplink.run(session))
+        await asyncio.sleep(0)
+        return session
+
+    async def speak(self, *frames: bytes, rate: int = 8000) -> None:
+        for pcm in frames:
+            self.uplink.audio(pcm, rate)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    async def change(self, session, confirmed: int | None = None):
+        """The session is lost; the next one takes over and gets all there is for it."""
+        await self.stop()
+        self.uplink.recover(self.session.confirmed if confirmed is None else confirmed)
+        await self.begin(session)
+        while self.uplink._next < self.uplink.frames and not self.uplink._held:
+            await asyncio.sleep(0)
+        return session
+
+
+@pytest.fixture
+async def talk() -> AsyncIterator[Talk]:
+    talk = Talk()
+    yield talk
+    await talk.stop()
+
+
+def heard(*sessions) -> bytes:
+    return b"".join(pcm for session in sessions for pcm in session.heard)
+
+
+@pytest.mark.parametrize("target", [8000, 16000, 24000])
+@pytest.mark.parametrize("source", [8000, 12000, 16000, 48000])
+async def test_the_next_session_goes_on_at_the_very_sample(
+    talk: Talk, make_session, source: int, target: int
+) -> None:
+    frames = [soft(n, source) for n in range(60)]
+    first = await talk.begin(make_session(input_rate=target))
+    await talk.speak(*frames[:30], rate=source)
+    second = await talk.change(make_session(input_rate=target))
+    await talk.speak(*frames[30:50], rate=source)
+    third = await talk.change(make_session(input_rate=target))
+    await talk.speak(*frames[50:], rate=source)
+    assert heard(first, second, third) == resampled(frames, source, target)
+    assert (talk.uplink.repeated, talk.uplink.dropped) == (0, 0)
+
+
+async def test_what_comes_in_between_two_sessions_is_the_first_that_the_next_one_hears(
+    talk: Talk, make_session
+) -> None:
+    frames = [soft(n) for n in range(40)]
+    first = await talk.begin(make_session())
+    await talk.speak(*frames[:10])
+    await talk.stop()
+    await talk.speak(*frames[10:])
+    second = await talk.change(make_session())
+    assert heard(first, second) == resampled(frames)
+    assert talk.uplink.repeated == 0
+
+
+@pytest.mark.parametrize("lost", [1, 5, 30])
+async def test_exactly_what_did_not_arrive_is_repeated(talk: Talk, make_session, lost: int) -> None:
+    frames = [soft(n) for n in range(80)]
+    first = await talk.begin(make_session())
+    await talk.speak(*frames[: 60 - lost])
+    first.dead = True
+    await talk.speak(*frames[60 - lost : 60])
+    assert heard(first) == resampled(frames[:60])
+    second = await talk.change(make_session())
+    await talk.speak(*frames[60:])
+    assert heard(second) == resampled(frames)[(60 - lost) * 640 :]
+    assert (talk.uplink.repeated, talk.uplink.dropped) == (lost, 0)
+
+
+@pytest.mark.parametrize("confirmed", [0, 1, 2, 3])
+async def test_a_message_of_many_frames_is_repeated_whole(talk: Talk, make_session, confirmed: int) -> None:
+    frames = [soft(n) for n in range(2 * BATCH_FRAMES + 5)]
+    for pcm in frames:
+        talk.uplink.audio(pcm, 8000)
+    first = make_session()
+    first.dead = True
+    await talk.begin(first)
+    assert len(first.heard) == 3
+    second = await talk.change(make_session(), confirmed)
+    arrived = min(confirmed * BATCH_FRAMES, len(frames))
+    assert heard(second) == resampled(frames)[arrived * 640 :]
+    assert talk.uplink.repeated == len(frames) - arrived
+
+
+async def test_what_is_lost_twice_is_sent_a_third_time(talk: Talk, make_session) -> None:
+    frames = [soft(n) for n in range(20)]
+    first = await talk.begin(make_session())
+    first.dead = True
+    await talk.speak(*frames)
+    for _ in range(2):
+        session = make_session()
+        session.dead = True
+        await talk.change(session)
+        assert heard(session) == resampled(frames)
+    last = await talk.change(make_session())
+    assert heard(last) == resampled(frames)
+    assert talk.uplink.repeated == 60
+    talk.uplink.recover(last.confirmed)
+    talk.uplink.recover(last.confirmed)
+    assert talk.uplink.repeated == 60
+
+
+# What the model has not answered.
+
+QUESTION = [*(soft(n) for n in range(40)), *(loud(n) for n in range(20)), *(soft(n) for n in range(40))]
+BEGAN = 40 + ONSET_FRAMES - LEAD_FRAMES
+
+
+async def test_unanswered_words_are_repeated_from_where_they_began(talk: Talk, make_session) -> None:
+    """However often sessions are lost before the answer comes."""
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION)
+    assert talk.uplink.unanswered
+    assert BEGAN < 40
+    for times in (1, 2):
+        session = await talk.change(make_session())
+        assert heard(session) == resampled(QUESTION)[BEGAN * 640 :]
+        assert talk.uplink.repeated == times * (len(QUESTION) - BEGAN)
+    talk.uplink.answered()
+    assert not talk.uplink.unanswered
+    assert (await talk.change(make_session())).heard == []
+
+
+async def test_answered_words_are_not_repeated(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    await talk.speak(*QUESTION)
+    talk.uplink.answered()
+    second = await talk.change(make_session())
+    await talk.speak(soft(1), soft(2))
+    assert heard(first, second) == resampled([*QUESTION, soft(1), soft(2)])
+    assert talk.uplink.repeated == 0
+
+
+async def test_an_answer_while_he_speaks_on_leaves_all_of_it_unanswered(talk: Talk, make_session) -> None:
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION[:50])
+    assert talk.uplink.speaking
+    talk.uplink.answered()
+    await talk.speak(*QUESTION[50:])
+    session = await talk.change(make_session())
+    assert heard(session) == resampled(QUESTION)[BEGAN * 640 :]
+
+
+async def test_of_two_questions_both_are_repeated(talk: Talk, make_session) -> None:
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION, *QUESTION)
+    session = await talk.change(make_session())
+    assert heard(session) == resampled(QUESTION * 2)[BEGAN * 640 :]
+
+
+async def test_what_did_not_arrive_before_the_words_is_repeated_too(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.dead = True
+    await talk.speak(*QUESTION)
+    assert heard(await talk.change(make_session())) == resampled(QUESTION)
+
+
+async def test_words_of_long_ago_want_no_answer_any_more(talk: Talk, make_session) -> None:
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION)
+    await talk.speak(*(soft(n) for n in range(FRAMES_KEPT - len(QUESTION) + BEGAN)))
+    assert talk.uplink.unanswered
+    assert len(talk.uplink._kept) == FRAMES_KEPT
+    await talk.speak(soft(0))
+    assert not talk.uplink.unanswered
+    assert (await talk.change(make_session())).heard == []
+
+
+async def test_of_words_without_end_the_last_half_minute_is_repeated(talk: Talk, make_session) -> None:
+    await talk.begin(make_session())
+    frames = [loud(n) for n in range(FRAMES_KEPT + 100)]
+    await talk.speak(*frames)
+    assert talk.uplink.unanswered
+    session = await talk.change(make_session())
+    assert heard(session) == resampled(frames[-FRAMES_KEPT:])
+    assert (talk.uplink.repeated, talk.uplink.dropped) == (FRAMES_KEPT, 0)
+
+
+async def test_how_long_the_caller_has_been_silent(talk: Talk) -> None:
+    await talk.speak(*QUESTION[:40])
+    assert talk.uplink.quiet_ms == 40 * 20
+    await talk.speak(*QUESTION[40:60])
+    assert talk.uplink.quiet_ms == 0
+    await talk.speak(*QUESTION[60:74])
+    assert talk.uplink.quiet_ms == 0
+    await talk.speak(*QUESTION[74:])
+    assert talk.uplink.quiet_ms == HANGOVER_MS + 25 * 20 == 40 * 20
+
+
+# Bounds, and what else may happen in between.
+
+
+async def test_little_is_kept_while_all_is_well(talk: Talk, make_session) -> None:
+    class Lagging(make_session):
+        @property
+        def confirmed(self) -> int:
+            return max(0, self.sent - 50)
+
+    await talk.begin(make_session())
+    for n in range(300):
+        await talk.speak(soft(n))
+        assert len(talk.uplink._kept) <= LEAD_FRAMES + WARM_UP + 1
+    await talk.speak(*QUESTION)
+    talk.uplink.answered()
+    await talk.speak(soft(0))
+    assert len(talk.uplink._kept) <= LEAD_FRAMES + WARM_UP + 1
+    await talk.change(Lagging())
+    for n in range(300):
+        await talk.speak(soft(n))
+        assert len(talk.uplink._kept) <= 50 + WARM_UP + 2
+        assert len(talk.uplink._on_its_way) <= 51
+        assert talk.uplink._kept_bytes == sum(map(len, talk.uplink._kept))
+
+
+async def test_without_any_confirmation_what_is_kept_has_its_bound(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.dead = True
+    frames = [soft(n) for n in range(FRAMES_KEPT + 200)]
+    await talk.speak(*frames)
+    assert len(talk.uplink._kept) == FRAMES_KEPT
+    assert len(talk.uplink._on_its_way) == MAX_MESSAGES
+    assert talk.uplink.dropped == 0
+    session = await talk.change(make_session())
+    assert heard(session) == resampled(frames[-FRAMES_KEPT:])
+
+
+async def test_while_held_nothing_is_repeated(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.dead = True
+    frames = [soft(n) for n in range(30)]
+    await talk.speak(*frames[:10])
+    talk.uplink.hold(True)
+    second = await talk.change(make_session())
+    await talk.speak(*frames[10:])
+    assert second.heard == []
+    talk.uplink.hold(False)
+    assert await second.until_heard(30 * 640) == resampled(frames)
+
+
+async def test_what_is_forgotten_is_not_repeated(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.dead = True
+    await talk.speak(*QUESTION)
+    talk.uplink.forget()
+    assert not talk.uplink.unanswered
+    second = await talk.change(make_session())
+    assert second.heard == []
+    await talk.speak(soft(1))
+    assert heard(second) == resampled([soft(1)])
+    assert (talk.uplink.repeated, talk.uplink.dropped) == (0, 0)
+
+
+async def test_what_was_being_sent_when_all_was_forgotten_is_not_repeated(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.taking.clear()
+    await talk.speak(*(soft(n) for n in range(5)))
+    talk.uplink.forget()
+    assert talk.uplink.dropped == 4, "the one on its way was taken"
+    first.taking.set()
+    await talk.speak(soft(5), soft(6))
+    second = await talk.change(make_session())
+    await talk.speak(soft(7))
+    # three messages: the one on its way, and what came after
+    assert heard(first)[-1280:] == resampled([soft(0), soft(5), soft(6)])[-1280:]
+    assert len(heard(first)) == 3 * 640
+    assert heard(second) == resampled([soft(5), soft(6), soft(7)])[-640:]
+    assert talk.uplink.repeated == 0
+
+
+async def test_another_rate_in_between_leaves_only_what_came_at_that_rate(talk: Talk, make_session) -> None:
+    first = await talk.begin(make_session())
+    first.dead = True
+    await talk.speak(*QUESTION)
+    new = [soft(n, 16000) for n in range(10)]
+    await talk.speak(*new, rate=16000)
+    second = await talk.change(make_session())
+    assert heard(second) == b"".join(new)
+    assert (talk.uplink.repeated, talk.uplink.dropped) == (10, 0)
+
+
+# Any order of events. Sessions take 8 kHz, so that frames go through as they are.
+
+SMALL = 24
+"""Frames kept at most, in half of the stories."""
+
+EVENTS = st.one_of(
+    st.tuples(st.just("audio"), st.integers(1, 25)),
+    st.tuples(st.just("speech"), st.integers(1, 25)),
+    st.tuples(st.just("step"), st.integers(1, 4)),
+    st.tuples(st.sampled_from(["die", "change", "answered", "hold", "release", "stop"]), st.just(0)),
+)
+
+
+def numbered(number: int, *, voiced: bool) -> bytes:
+    return struct.pack("<160h", number, *((n * 4001 % 20000 - 10000) * voiced for n in range(159)))
+
+
+def numbers(session, count: int | None = None) -> list[int]:
+    """Of the frames in the first ``count`` messages."""
+    pcm = b"".join(session.heard[:count])
+    return [struct.unpack_from("<h", pcm, start)[0] for start in range(0, len(pcm), 320)]
+
+
+async def play(talk: Talk, make_session, events: list[tuple[str, int]]) -> list:
+    """Returns the sessions; the last one lives until it has had everything."""
+    sessions = [await talk.begin(make_session(input_rate=8000))]
+    for event, count in [*events, ("release", 0), ("change", 0)]:
+        if event in ("audio", "speech"):
+            for _ in range(count):
+                talk.uplink.audio(numbered(talk.uplink.frames, voiced=event == "speech"), 8000)
+        elif event == "step":
+            for _ in range(count):
+                await asyncio.sleep(0)
+        elif event == "die":
+            sessions[-1].dead = True
+        elif event == "change":
+            sessions.append(await talk.change(make_session(input_rate=8000)))
+        elif event == "stop":
+            await talk.stop()
+        elif event == "answered":
+            talk.uplink.answered()
+        else:
+            talk.uplink.hold(event == "hold")
+    await talk.stop()
+    return sessions
+
+
+@given(events=st.lists(EVENTS, max_size=40), small=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_frame_is_heard_in_order_or_counted(
+    events: list[tuple[str, int]], small: bool, make_session
+) -> None:
+    async def main() -> None:
+        talk = Talk()
+        if small:
+            talk.uplink._limit = SMALL * 320
+        sessions = await play(talk, make_session, events)
+        sent = [numbers(session) for session in sessions]
+        for one in sent:
+            assert one == sorted(set(one)), "in order, none twice in one session"
+        everything = set(range(talk.uplink.frames))
+        missing = everything - set().union(*sent)
+        again = sum(map(len, sent)) - len(everything - missing)
+        assert len(missing) <= talk.uplink.dropped
+        assert again <= talk.uplink.repeated
+        if not small:
+            arrived = set().union(*(numbers(session, session.confirmed) for session in sessions))
+            assert arrived == everything
+            assert talk.uplink.dropped == 0
+            assert again == talk.uplink.repeated
+            assert all(one == list(range(one[0], one[-1] + 1)) for one in sent if one), "without a gap"
+
+    asyncio.run(main())

@@ -1,0 +1,136 @@
+"""A worker is killed with calls up, and another goes on with them: in outbound mode one that runs already,
+with the classic connection the same one, started anew.
+
+The callers are in the middle of a sentence. What they say until somebody takes over is lost; once they are
+connected again they ask anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot import OUTBOUND, WAY_A, outbound
+
+from ari_gemini.simulator.gemini_live import GeminiSimulator
+
+from .asterisk import Asterisk
+from .command import CONNECTED, Command, Running
+from .faults import HEARD_WELL, Trial
+from .measure import endured, is_voice
+from .phone import Phone
+from .scene import INSTRUCTIONS, SCENARIO, Caller, until
+from .tap import Way
+
+OUTBOUND_KILLED = "kill -9 of a worker, another one running (outbound)"
+CLASSIC_KILLED = "kill -9 of the only worker, started anew at once (classic)"
+_INTO_THE_SENTENCE = 0.5
+
+
+@dataclass(slots=True)
+class Takeover:
+    """How it went."""
+
+    back: list[float]
+    """Seconds from the kill until each caller's new model session stood."""
+    trials: list[Trial]
+
+
+class Workers:
+    """Processes that share Asterisk, the simulated Gemini and the calls' states. ``work``: a directory."""
+
+    def __init__(self, work: Path, asterisk: Asterisk, gemini: GeminiSimulator, *, is_outbound: bool) -> None:
+        self._work = work
+        self._asterisk = asterisk
+        self._gemini = gemini
+        self._outbound = is_outbound
+        self._commands: dict[str, Command] = {}
+
+    @asynccontextmanager
+    async def worker(self, name: str) -> AsyncIterator[Running]:
+        """A worker that callers reach; of the same name, it has the same addresses."""
+        if name not in self._commands:
+            os.makedirs(self._work / name)
+            self._commands[name] = Command(self._work / name, self._asterisk, self._gemini)
+        process = await self._commands[name].start("serve", environment=self._settings())
+        try:
+            await process.says(b"= ari listening" if self._outbound else CONNECTED)
+            yield process
+        finally:
+            await process.kill()
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "ARI_GEMINI__STATE__DIRECTORY": str(self._work / "state"),
+            "ARI_GEMINI__AGENTS__DEFAULT__INSTRUCTIONS": INSTRUCTIONS,
+            **(outbound(self._asterisk) if self._outbound else {}),
+        }
+
+
+async def kill_and_take_over(
+    asterisk: Asterisk, work: Path, phones: Sequence[Phone], *, is_outbound: bool
+) -> Takeover:
+    """Let it happen to these phones' calls at once."""
+    async with GeminiSimulator(SCENARIO) as gemini:
+        workers = Workers(work, asterisk, gemini, is_outbound=is_outbound)
+        callers = [Caller(gemini, phone, OUTBOUND if is_outbound else WAY_A) for phone in phones]
+        async with workers.worker("first") as first:
+            await asyncio.gather(*(caller.begin() for caller in callers))
+            if is_outbound:
+                async with workers.worker("second"):
+                    return await _course(asterisk, callers, first)
+            await _strike(callers, first)
+        async with workers.worker("first"):
+            return await _aftermath(asterisk, callers, CLASSIC_KILLED)
+
+
+async def _course(asterisk: Asterisk, callers: Sequence[Caller], first: Running) -> Takeover:
+    await _strike(callers, first)
+    return await _aftermath(asterisk, callers, OUTBOUND_KILLED)
+
+
+async def _strike(callers: Sequence[Caller], first: Running) -> None:
+    await asyncio.gather(*(caller.say("ask_delivery") for caller in callers))
+    await asyncio.sleep(_INTO_THE_SENTENCE)
+    for caller in callers:
+        caller.struck = time.monotonic()
+    await first.kill()
+
+
+async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str) -> Takeover:
+    trials = list(await asyncio.gather(*(_trial(caller, name) for caller in callers)))
+    await asterisk.empty(10.0)
+    back = [_ready(caller) - caller.struck for caller in callers if _ready(caller)]
+    return Takeover(sorted(back), trials)
+
+
+async def _trial(caller: Caller, name: str) -> Trial:
+    try:
+        await until(lambda: bool(_ready(caller)), lambda: "nobody took over")
+        await caller.quiet()
+        last = await caller.ask("ask_order")
+        await caller.finish()
+    except Exception as error:  # noqa: BLE001  # that a call did not outlive the kill is a result
+        await caller.phone.hang_up()
+        return Trial(name, complaints=[f"{type(error).__name__}: {error}; {caller.told()}"])
+    voices = filter(is_voice, caller.phone.tap.packets(Way.TO_PHONE, since=caller.struck))
+    first_voice = next((packet.time for packet in voices), time.monotonic())
+    trial = Trial(name, endured(caller.phone.tap, caller.struck, first_voice), caller.arrival())
+    session = caller.session
+    if not session.history and session.conversation != caller.sessions[0].conversation:
+        trial.complaints.append(f"the model does not know what was said before; {caller.told()}")
+    if (found := caller.heard(last)) < HEARD_WELL:
+        trial.complaints.append(f"the last answer was heard with a correlation of {found:.3f}")
+    return trial
+
+
+def _ready(caller: Caller) -> float:
+    """When the first session after the kill stood; 0.0 before."""
+    ready = [s.record.of("setup_complete") for s in caller.sessions]
+    late = [events[0].at for events in ready if events and events[0].at > caller.struck]
+    return late[0] if late else 0.0
