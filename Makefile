@@ -53,7 +53,7 @@ bench: setup ## resampler and calls, as tables (minutes; wants an idle machine)
 	@$(BIN)/python tests/bench/calls.py
 
 .PHONY: faults
-faults: setup ## every fault RUNS=20 times on a real Asterisk, as a table (half an hour)
+faults: setup ## every fault RUNS=20 times on a real Asterisk, as a table (30 to 40 minutes)
 	@tests/e2e/fetch >/dev/null
 	@$(BIN)/python tests/e2e/faults.py --runs $(RUNS)
 

@@ -53,6 +53,8 @@ class Secret(NamedTuple):
     section: str
     key: str
     env: str
+    optional: bool = False
+    """Only who switches its part of the service on has one."""
 
     @property
     def env_file(self) -> str:
@@ -62,9 +64,9 @@ class Secret(NamedTuple):
 
 SECRETS = (
     Secret("gemini", "api_key", "GEMINI_API_KEY"),
-    Secret("gemini", "broker_secret", "ARI_GEMINI_BROKER_SECRET"),
+    Secret("gemini", "broker_secret", "ARI_GEMINI_BROKER_SECRET", optional=True),
     Secret("ari", "password", "ARI_PASSWORD"),
-    Secret("state", "url", "ARI_GEMINI_STATE_URL"),
+    Secret("state", "url", "ARI_GEMINI_STATE_URL", optional=True),
 )
 
 

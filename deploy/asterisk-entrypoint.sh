@@ -30,7 +30,7 @@ esac
 
 mkdir -p "$(readlink -f "$local")"
 
-for name in ari asterisk extensions http logger manager modules pjsip rtp; do
+for name in ari asterisk extensions http logger manager modules pjsip rtp websocket_client; do
   {
     case $name in
       ari) printf '[gemini](+)\npassword = %s\n' "$password" ;;

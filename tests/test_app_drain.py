@@ -15,12 +15,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.world import LONG, World, quick, until
+from support.world import GREETING, LONG, World, quick, until
 
 from ari_gemini.app import Service
+from ari_gemini.call.caller_watch import CallerLimits
 from ari_gemini.errors import Cause, ConfigError
 from ari_gemini.simulator.asterisk import SimulatedCall
 
+PATIENT = {"default": GREETING.model_copy(update={"limits": CallerLimits(no_input_after=0, max_silence=0)})}
+"""Lets a caller say nothing."""
 OPEN = {"listen": "127.0.0.1:0"}
 
 
@@ -40,7 +43,7 @@ async def enter(world: World, way: str) -> SimulatedCall:
 
 @pytest.mark.parametrize("way", ["A", "B"])
 async def test_calls_go_on_until_they_end_and_then_it_stops(way: str) -> None:
-    async with World(drain={"timeout": 3600.0}) as world:
+    async with World(agents=PATIENT, drain={"timeout": 3600.0}) as world:
         call = await enter(world, way)
         await world.up()
         world.service.drain()

@@ -11,12 +11,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.world import LONG, Mouthpiece, World, quick, until
+from support.world import GREETING, LONG, Mouthpiece, World, quick, until
 
 from ari_gemini.ari.channel import Bridge
+from ari_gemini.call.caller_watch import CallerLimits
 from ari_gemini.errors import Cause
 from ari_gemini.simulator.asterisk import Refused, SimulatedCall
 
+PATIENT = {"default": GREETING.model_copy(update={"limits": CallerLimits(no_input_after=0, max_silence=0)})}
+"""Lets a caller say nothing."""
 LISTING = "ari channels.list"
 
 
@@ -42,7 +45,7 @@ def frames(call: SimulatedCall) -> list[float]:
 
 
 async def test_for_a_minute_asterisk_cannot_be_reached_and_the_sound_never_stops() -> None:
-    async with World() as world:
+    async with World(agents=PATIENT) as world:
         call = await world.talks()
         session = world.gemini.sessions[0]
         where = await cut_off(world)

@@ -23,8 +23,10 @@ MODEL = {
     "telemetry.logs": "import time",
     "realtime.events": "import dataclasses",
     "realtime.functions": "import dataclasses",
+    "realtime.unconfirmed": "import collections",
     "realtime.session": "from ari_gemini.realtime import events\nfrom ari_gemini.audio import pcm",
     "ari.events": "from ari_gemini import errors",
+    "ari.operations": "from ari_gemini import errors",
     "ari.client": "import asyncio\nfrom ari_gemini.ari import events",
     "audiosocket.protocol": "from ari_gemini.audio import pcm",
     "audiosocket.held": "import collections",
@@ -32,7 +34,10 @@ MODEL = {
     "gemini.protocol": "from ari_gemini.realtime import events\nimport pydantic",
     **{
         f"gemini.{name}": "from ari_gemini import errors"
-        for name in ("models", "functions", "setup_message", "decoder", "values", "closes", "trail")
+        for name in (
+            *("models", "functions", "setup_message", "decoder", "values", "closes", "trail"),
+            *("token_lock", "rate"),
+        )
     },
     "gemini.session": "import websockets\nfrom ari_gemini.gemini import protocol",
     "openai.protocol": "from ari_gemini.realtime import events",
@@ -46,6 +51,9 @@ MODEL = {
     "state.store": "import asyncio\nfrom ari_gemini.state import record",
     "call.agent": "from ari_gemini.realtime import session\nfrom ari_gemini.tools import destination",
     "call.digits": "import dataclasses",
+    "call.caller_watch": "import dataclasses",
+    "call.model_watch": "import dataclasses",
+    "call.transcript": "from ari_gemini.realtime import session",
     "call.filler": "from ari_gemini.audio import pcm",
     "call.turn": "from ari_gemini.realtime import events",
     "call.call": "import asyncio\nfrom ari_gemini.call import turn\nfrom ari_gemini.ari import client",

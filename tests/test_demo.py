@@ -191,7 +191,7 @@ async def test_a_model_that_never_answers_is_said_clearly(
     monkeypatch.setattr(module, "GeminiSimulator", lambda _: GeminiSimulator("silent_model"))
     played = await play(tmp_path)
     assert not played.well
-    assert "the model did not answer" in played.shown
+    assert "the model does not answer" in played.shown
 
 
 async def test_a_place_that_cannot_be_written_is_said_before_the_call(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def test_the_locks_answer_pyproject(python: str) -> None:
     assert (
         unmet([*PROJECT["dependencies"], *extras["test"], *extras["lint"], *build], "test.lock", python) == []
     )
-    assert unmet([*PROJECT["dependencies"], *extras["mcp"]], "mcp.lock", python) == []
+    for extra in ("mcp", "redis"):
+        assert unmet([*PROJECT["dependencies"], *extras[extra]], f"{extra}.lock", python) == []
     assert unmet(build, "build.lock", python) == []
 
 
@@ -152,7 +153,7 @@ def test_a_requirement_without_a_pin_is_found() -> None:
     ]
 
 
-@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock"])
+@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock", "redis.lock"])
 def test_the_smaller_locks_are_cut_from_the_largest(lock: str) -> None:
     def versions(name: str) -> dict[str, set[str]]:
         return {package: {str(pin.specifier) for pin in found} for package, found in pins(name).items()}
@@ -163,7 +164,7 @@ def test_the_smaller_locks_are_cut_from_the_largest(lock: str) -> None:
     } == {}
 
 
-@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock", "test.lock"])
+@pytest.mark.parametrize("lock", ["build.lock", "runtime.lock", "mcp.lock", "redis.lock", "test.lock"])
 def test_locks_are_exact_hashed_and_name_no_place(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text()
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]

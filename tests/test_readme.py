@@ -99,14 +99,14 @@ def ari_gemini_lines() -> list[list[str]]:
     return found
 
 
-COMMANDS = ("serve", "check", "demo", "simulate")
+COMMANDS = ("serve", "check", "demo", "token", "simulate")
 
 
 @pytest.mark.parametrize("words", ari_gemini_lines(), ids=" ".join)
 def test_the_parser_takes_what_is_written(words: list[str]) -> None:
     """Optional parts, which stand in brackets, are tried with and without."""
     text = " ".join(words)
-    placeholders = {"HOST:PORT": "127.0.0.1:1", "FILE": "file", "NAME": "two_turns"}
+    placeholders = {"HOST:PORT": "127.0.0.1:1", "FILE": "file", "NAME": "two_turns", "N": "1", "SECONDS": "1"}
     for variant in (re.sub(r"\[[^]]*\]", "", text), text.replace("[", "").replace("]", "")):
         given = [placeholders.get(word, word) for word in variant.split()]
         arguments = cli._parser().parse_args(given)
@@ -123,8 +123,9 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 def test_every_command_is_in_the_table() -> None:
     table = README.split("## Commands")[1].split("\n## ")[0]
     for name, parser in subcommands(cli._parser()).items():
-        for full in [f"{name} {kind}" for kind in subcommands(parser)] or [name]:
-            assert f"`ari-gemini {full}" in table, full
+        kinds = [f"{name} {kind}" for kind in subcommands(parser)]
+        for full in [name, *kinds] if parser.get_default("run") else kinds:
+            assert re.search(rf"`ari-gemini {full}[` ](?!serve)", table), full
 
 
 def test_list_of_scenarios_is_what_the_readme_promises(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +192,7 @@ def documented() -> dict[str, str]:
     found: dict[str, str] = {}
     for keys, default, _ in table_rows("## Configuration"):
         names, values = quoted(keys), quoted(default) or [default]
-        section = names[0].partition(".")[0]
+        section = names[0].rpartition(".")[0]
         if len(values) < len(names):
             values = values * len(names)
         for name, value in zip(names, values, strict=True):
@@ -205,14 +206,22 @@ def model_of(section: str) -> type[BaseModel]:
     return next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
 
 
+def keys_of(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from keys_of(type(field.default), f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", field.default
+
+
 def existing() -> dict[str, Any]:
     """Every key of every section that is no agent's, and its default."""
     return {
-        f"{section}.{key}": field.default
+        key: default
         for section in Config.model_fields
         if section not in ("agents", "tools")
-        for key, field in model_of(section).model_fields.items()
-        if f"{section}.{key}" not in SECRET_KEYS
+        for key, default in keys_of(model_of(section), section)
+        if key not in SECRET_KEYS
     }
 
 
@@ -234,7 +243,9 @@ def test_every_documented_default_is_the_default() -> None:
         value = defaults[key]
         plain = written.strip('"')
         if written in IN_WORDS or (key == "audiosocket.advertise" and written == "listen"):
-            right = value in (None, "", PydanticUndefined)
+            right = value in (None, "", (), PydanticUndefined)
+        elif isinstance(value, tuple):
+            right = tomllib.loads(f"written = {written}")["written"] == list(value)
         else:
             right = plain == str(value) or plain == str(value).lower()
         if not right:
@@ -274,8 +285,11 @@ def test_the_secrets_variables_are_the_ones_that_are_read() -> None:
 
 
 def test_the_causes_are_those_a_caller_can_be_sent_on_with() -> None:
-    listed = set(quoted(README.split("`ARI_GEMINI_CAUSE` is one of")[1].split("\n\n")[0]))
-    assert listed == {cause.value for cause in Cause} - {"caller_hangup", "unknown_call", "model_hangup"}
+    nobody_goes_on = {"caller_hangup", "unknown_call", "model_hangup", "handed_over"}
+    listed = {cause for row in table_rows("`ARI_GEMINI_CAUSE` is one of") for cause in quoted(row[0])}
+    assert listed == {cause.value for cause in Cause} - nobody_goes_on
+    section = README.split("## Why a call ended")[1].split("\n## ")[0]
+    assert nobody_goes_on <= set(quoted(section))
 
 
 # The dialplan.

@@ -84,6 +84,11 @@ class Conversation:
         return self._floor.state is not State.QUIET
 
     @property
+    def owes_answer(self) -> bool:
+        """The model has been told something about which it has not begun to speak, tools at work aside."""
+        return self.watch is not None and self.watch.model.owes
+
+    @property
     def turns_begun(self) -> int:
         """Turns of the model of which anything was heard."""
         return self._timeline.count

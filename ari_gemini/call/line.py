@@ -57,6 +57,7 @@ GO_ON = (
     "[The connection was interrupted for a moment and what you said last was cut off. Go on from there, "
     "without apologising at length.]"
 )
+ANSWER = "[Nothing was heard of you. Give your answer to what you were told last now.]"
 
 
 class ReconnectSettings(BaseModel):
@@ -113,6 +114,8 @@ class Line:
         self._leave_by: asyncio.Future[float] = loop.create_future()  # when the session must be left
         self._doomed: asyncio.Future[str] = loop.create_future()  # why the session is no good any more
         self._parting = False
+        self._cut = False  # the session was left in the middle of a sentence
+        self._unsaid = False  # the session was left owing an answer
         self._in_a_row = 0
         self._turns_before = -1
         self._reminder: asyncio.TimerHandle | None = None
@@ -171,6 +174,7 @@ class Line:
                     greeting = ""
                     changed = await self._recover(session, error)
                 self.session = session = changed
+                self._after(session)
                 self.on_change()
         finally:
             self._forget_reminder()
@@ -252,14 +256,16 @@ class Line:
                 return changed
 
     async def _pause(self, leave_by: float) -> None:
-        """Wait for a moment at which nobody speaks and nobody is waited for; then for one in which at least
-        no sound is under way; at last for nothing."""
+        """Wait for a moment at which nobody speaks and nobody is waited for; after half the time it may be
+        before the model has declared its turn complete; at last, any moment."""
         half = (self._clock() + leave_by) / 2
+        conversation, uplink = self._conversation, self._uplink
         while (now := self._clock()) < leave_by:
-            waits = self._uplink.unanswered and self._uplink.quiet_ms < NO_ANSWER_MS
-            calm = not (waits or self._uplink.speaking or self._conversation.speaking)
-            busy = self._conversation.in_turn or (self.toolbox is not None and self.toolbox.busy)
-            if calm and (not busy or now >= half):
+            owed = uplink.unanswered or conversation.owes_answer
+            waits = owed and uplink.quiet_ms < NO_ANSWER_MS
+            works = self.toolbox is not None and self.toolbox.busy
+            speaks = uplink.speaking or conversation.speaking
+            if not (waits or works or speaks) and (now >= half or not conversation.in_turn):
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -276,6 +282,8 @@ class Line:
 
     def _leave(self, session: RealtimeSession) -> None:
         """What did not arrive on this session waits for the next one."""
+        self._cut = self._conversation.speaking
+        self._unsaid = self._conversation.owes_answer
         self._uplink.recover(session.confirmed)
         self._texts.recover(session.confirmed)
         if self.toolbox is not None:
@@ -287,12 +295,11 @@ class Line:
     async def _recover(self, lost: RealtimeSession, error: SessionError) -> RealtimeSession:
         began = self._clock()
         self._count_loss(error)
-        cut = self._conversation.speaking
         changing, self._parting = self._parting, False
         if not changing:
             await lost.close()  # resuming works only then
             self._leave(lost)
-        owed = cut or self._uplink.unanswered or self._greeting_is_owed
+        owed = self._cut or self._unsaid or self._uplink.unanswered or self._greeting_is_owed
         self._comfort(self._settings.comfort_after if owed else IDLE_COMFORT_SECONDS)
         session = await self._next(lost, error, began, skip=changing)
         self._log.info(
@@ -301,7 +308,6 @@ class Line:
             resumed=session.resumed,
             repeated_frames=self._uplink.repeated,
         )
-        self._after(session, cut=cut)
         if self.toolbox is None or not self.toolbox.busy:
             self._conversation.downlink.stop_filling(ANSWER_SECONDS if owed else 0.0)
         return session
@@ -370,22 +376,26 @@ class Line:
         downlink = self._conversation.downlink
         downlink.fill(after, b"", comfort_tone(AudioFormat(downlink.rate)))
 
-    def _after(self, session: RealtimeSession, *, cut: bool) -> None:
+    def _after(self, session: RealtimeSession) -> None:
         """Have the model say what the caller waits for, if his own words, sent again, do not bring it
         about."""
         if self._uplink.unanswered:
             return
         if self._greeting_is_owed:
             self._texts.tell(self._greeting)
-        elif cut and not session.resumed:
+        elif self._cut and not session.resumed:
             self._texts.tell(GO_ON)
-        elif cut:
-            loop, turns = asyncio.get_running_loop(), self._conversation.turns_begun
-            self._reminder = loop.call_later(CONTINUE_SECONDS, self._remind, turns)
+        elif self._doomed.done() or (self._unsaid and not session.resumed):
+            self._texts.tell(ANSWER)
+        elif self._cut or self._unsaid:
+            text, turns = GO_ON if self._cut else ANSWER, self._conversation.turns_begun
+            loop = asyncio.get_running_loop()
+            self._reminder = loop.call_later(CONTINUE_SECONDS, self._remind, text, turns)
 
-    def _remind(self, turns: int) -> None:
-        if self._conversation.turns_begun == turns and not self._uplink.unanswered:
-            self._texts.tell(GO_ON)
+    def _remind(self, text: str, turns: int) -> None:
+        quiet = self._conversation.turns_begun == turns and not self._uplink.unanswered
+        if quiet and (self.toolbox is None or not self.toolbox.busy):
+            self._texts.tell(text)
 
     def _forget_reminder(self) -> None:
         if self._reminder is not None:

@@ -40,6 +40,9 @@ remembers, so that the sound goes on at the sample where the former one stopped.
 LEAD_FRAMES = 15
 """Our own detector is sure of speech only when that lasts: it began up to 300 ms before."""
 
+HANGOVER_FRAMES = 15
+"""So many frames after its end our detector is sure of it (``vad.HANGOVER_MS``)."""
+
 CLEAR_MS = 300.0
 """So much voice in one stretch of speech counts as the caller's making himself heard: a word. A bump or a
 cough is shorter."""
@@ -82,6 +85,7 @@ class Uplink:
         self._arrived = 0  # the first that may not have arrived
         self._spoken: int | None = None  # where words began that the model has not answered
         self._on_its_way: Unconfirmed[int] = Unconfirmed(MAX_MESSAGES)
+        self._answered_at = 0
         self._clear_ms = 0.0
         self._quiet_ms = 0.0
         self._waiter: asyncio.Future[None] | None = None
@@ -133,7 +137,9 @@ class Uplink:
     def answered(self) -> None:
         """The model deals with what the caller has said. While he goes on speaking, all of it remains
         unanswered: what the model says now was about a part of it, and he is interrupting that."""
-        if not self._edges.speaking:
+        if self._edges.speaking:
+            self._answered_at = self.frames  # he may have ended: our detector is sure only later
+        else:
             self._spoken = None
 
     def recover(self, confirmed: int) -> None:
@@ -187,7 +193,7 @@ class Uplink:
     def _settle(self, confirmed: int) -> None:
         arrived = self._on_its_way.settle(confirmed)
         if arrived is not None:
-            self._arrived = max(self._arrived, arrived)  # what was on its way may have been forgotten
+            self._arrived = arrived
 
     def _trim(self) -> None:
         """Drop what nobody will ask for again, and what is more than may be kept."""
@@ -224,10 +230,13 @@ class Uplink:
             self._clear_ms = 0.0
             if edge.speaking:
                 self._timeline.caller_started()
+                self._answered_at = 0
                 if self._spoken is None:
                     self._spoken = max(self._first, self.frames - LEAD_FRAMES)
             else:
                 self._quiet_ms = HANGOVER_MS
+                if self._answered_at >= self.frames - HANGOVER_FRAMES:
+                    self._spoken = None
                 self._timeline.caller_stopped(edge.at)
                 self.on_silence()
         if edges.speaking and self._clear_ms < CLEAR_MS and level_dbfs(pcm) >= CLEAR_DBFS:

@@ -12,7 +12,7 @@ import structlog
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.call.agent import Agent
-from ari_gemini.call.line import GO_ON, MAX_IN_A_ROW, ReconnectSettings
+from ari_gemini.call.line import ANSWER, GO_ON, MAX_IN_A_ROW, ReconnectSettings
 from ari_gemini.errors import (
     Cause,
     HandleRefused,
@@ -455,7 +455,43 @@ async def test_time_is_up_in_mid_sentence(talk) -> None:
     second = await talk.next()
     assert 3.0 <= talk.now() - began < 3.3, "five seconds before the end"
     await asyncio.sleep(5)
-    assert second.texts == []
+    assert second.texts == [GO_ON], "it does not by itself"
+    await talk.end()
+
+
+async def test_a_tool_at_work_holds_the_change_back_until_its_answer_is_spoken(talk) -> None:
+    tool = Slow()
+    talk.rig.equip(tool)
+    session = await talk.rig.up()
+    session.resume = HANDLE
+    await session.ask("slow", "call-7")
+    await session.say(GoAway(50.0))
+    await asyncio.sleep(2)
+    tool.done.set()
+    await until(lambda: session.answers)
+    await asyncio.sleep(2)
+    assert len(talk.rig.settings) == 1
+    await session.say(speech(20), TurnComplete())
+    await talk.next()
+    assert session.closed == 1
+    await talk.end()
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_an_answer_that_was_owed_is_asked_for(talk, resumed: bool) -> None:
+    tool = Slow()
+    talk.rig.equip(tool)
+    session = await talk.rig.up()
+    session.resume = HANDLE if resumed else None
+    await session.ask("slow", "call-7")
+    tool.done.set()
+    await until(lambda: session.answers)
+    session.fail(SessionDropped("x"))
+    second = await talk.next()
+    began = talk.now()
+    await until(lambda: second.texts)
+    assert second.texts == [ANSWER]
+    assert (talk.now() - began < 1) is not resumed, "a resumed model may speak by itself"
     await talk.end()
 
 
@@ -515,7 +551,8 @@ async def test_a_session_that_is_no_good_is_given_up(talk) -> None:
     session = await talk.up()
     await asyncio.sleep(0.1)
     talk.rig.call.line.give_up("it says nothing")
-    await talk.next()
+    second = await talk.next()
+    await until(lambda: second.texts == [ANSWER])
     assert talk.rig.resumes == [None, HANDLE]
     assert session.closed == 1
     talk.rig.call.line.give_up("and again")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,4 +97,4 @@ def test_what_is_kept_is_the_end_of_what_was_said_within_the_bound(said: list[tu
     if len(everything) <= MAX_CHARS:
         assert kept == everything
     speakers = [speaker for speaker, _ in transcript._turns]
-    assert all(one is not other for one, other in zip(speakers, speakers[1:], strict=False))
+    assert all(one is not other for one, other in pairwise(speakers))

@@ -65,7 +65,7 @@ class Talk:
         await self.stop()
         self.uplink.recover(self.session.confirmed if confirmed is None else confirmed)
         await self.begin(session)
-        while self.uplink._next < self.uplink.frames and not self.uplink._held:
+        for _ in range(3 * self.uplink.frames):  # more rounds than it has messages
             await asyncio.sleep(0)
         return session
 
@@ -408,3 +408,15 @@ def test_every_frame_is_heard_in_order_or_counted(
             assert all(one == list(range(one[0], one[-1] + 1)) for one in sent if one), "without a gap"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("pause", "repeated"), [(5, False), (0, True)])
+async def test_an_answer_that_begins_before_our_detector_has_heard_the_end(
+    talk: Talk, make_session, pause: int, repeated: bool
+) -> None:
+    """Words are answered when the model begins within our detector's hangover, but not while they last."""
+    await talk.begin(make_session())
+    await talk.speak(*[bytes(320)] * 50, *[loud(n) for n in range(40)], *[bytes(320)] * pause)
+    talk.uplink.answered()
+    await talk.speak(*[loud(n) for n in range(0 if pause else 20)], *[bytes(320)] * 30)
+    assert talk.uplink.unanswered is repeated

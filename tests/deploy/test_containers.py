@@ -15,6 +15,7 @@ import yaml
 from ari_gemini import app
 from ari_gemini.call.drain import DrainSettings
 from ari_gemini.config import SECRETS, load_config
+from ari_gemini.state.settings import default_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -156,11 +157,11 @@ def test_user_numbers_agree(compose: dict[str, Any]) -> None:
 def test_the_service_starts_with_what_compose_gives_it(compose: dict[str, Any], tmp_path: Path) -> None:
     environ = environment(compose)
     secret_files = {}
-    for secret in SECRETS:
+    for secret in (secret for secret in SECRETS if not secret.optional):
         path = tmp_path / secret.env
         path.write_text("s3cret\n")
-        secret_files[f"{secret.env}_FILE"] = str(path)
-    assert secret_files.keys() <= environ.keys()
+        secret_files[secret.env_file] = str(path)
+    assert secret_files.keys() == {name for name in environ if name.endswith("_FILE")}
 
     config = load_config(DEPLOY / compose["configs"]["ari-gemini"]["file"], {**environ, **secret_files})
 
@@ -171,6 +172,28 @@ def test_the_service_starts_with_what_compose_gives_it(compose: dict[str, Any], 
     assert config.audiosocket.listen_address.is_wildcard
     assert config.audiosocket.advertise == "ari-gemini:9092"
     assert compose["services"]["asterisk"]["environment"]["AUDIOSOCKET"] == config.audiosocket.advertise
+
+
+def test_the_calls_states_outlive_the_container(compose: dict[str, Any]) -> None:
+    said = list(instructions("Dockerfile"))
+    (volume,) = re.findall(r"STATE_DIRECTORY=(\S+)", " ".join(rest for word, rest in said if word == "ENV"))
+    assert ("VOLUME", volume) in said
+    assert any(f"install -d -m 0700 -o ari-gemini -g ari-gemini {volume}" in rest for _, rest in said)
+    assert default_directory({"STATE_DIRECTORY": volume}) == Path(volume)
+    kept = [entry.split(":") for entry in compose["services"]["ari-gemini"]["volumes"]]
+    assert volume in [place for _, place in kept]
+
+
+@pytest.mark.parametrize("lock", ["runtime.lock", "mcp.lock", "redis.lock"])
+def test_every_lock_can_be_built_with(lock: str) -> None:
+    assert f"requirements/{lock}" in sources("Dockerfile")
+
+
+def test_the_lock_to_build_with_is_the_compose_files_to_say(compose: dict[str, Any]) -> None:
+    arguments = compose["services"]["ari-gemini"]["build"]["args"]
+    assert {f"{name}={value}" for name, value in arguments.items()} == {
+        rest for keyword, rest in instructions("Dockerfile") if keyword == "ARG"
+    }
 
 
 def test_stopping_is_given_the_time_it_takes(compose: dict[str, Any]) -> None:

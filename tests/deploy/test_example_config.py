@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ari_gemini.call.agent import Agent
 from ari_gemini.config import Config, load_config
 from ari_gemini.errors import ConfigError
 
@@ -38,9 +39,16 @@ def test_what_it_shows_as_default_is_the_default(tmp_path: Path) -> None:
                 assert getattr(getattr(shown, section), key) == value, f"{section}.{key}"
 
 
+def test_so_it_is_with_its_agent() -> None:
+    shown, default = load_config(EXAMPLE, SECRETS).agents["default"], Agent()
+    for key in ("limits", "stall", "apology", "transcribe_caller", "transcribe_model"):
+        assert getattr(shown, key) == getattr(default, key), key
+
+
 def test_what_is_commented_out_loads_as_well(tmp_path: Path) -> None:
     everything = tmp_path / "everything.toml"
     everything.write_text(re.sub(r"^# (?=\[|\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE))
     config = load_config(everything, SECRETS)
     assert config.agents["default"].activity_detection.silence_duration_ms == 500
+    assert config.state.directory == Path("/var/lib/ari-gemini")
     assert config.agents["orders"].variables == ("ORDER_NUMBER",)

@@ -171,24 +171,26 @@ async def test_a_killed_worker_costs_no_caller(asterisk: Asterisk, phone: PhoneM
 
 async def test_a_worker_hands_its_callers_over(asterisk: Asterisk, phone: PhoneMaker) -> None:
     alice = await phone("1001")
-    async with (
-        running(asterisk, "two_turns", environ=outbound(asterisk)) as one,
-        running(asterisk, "two_turns", environ=outbound(asterisk)) as other,
-    ):
-        await alice.dial(OUTBOUND)
-        await alice.established()
-        old, new = (one, other) if one.service.calls else (other, one)
-        await (await old.session()).wait_for("turn_complete", timeout=20)
-        assert old.service.outbound is not None
-        await old.service.outbound.hand_over()
-        assert [outcome.cause for outcome in old.watcher.outcomes] == [Cause.HANDED_OVER]
-        session = await open_session(new.gemini)
-        await goes_on(alice, session)
-        await hung_up(alice)
-        await asterisk.empty()
-        await new.idle()
-        assert [outcome.cause for outcome in new.watcher.outcomes] == [Cause.CALLER_HANGUP]
-        assert heard_by_phone(alice, session)[0] >= 0.95
+    settings = outbound(asterisk)
+    async with running(asterisk, "two_turns", environ=settings) as one:
+        gemini = one.gemini
+        same = {"ARI_GEMINI__GEMINI__BASE_URL": gemini.url}
+        async with running(asterisk, "two_turns", environ=settings | same) as other:
+            await alice.dial(OUTBOUND)
+            await alice.established()
+            old, new = (one, other) if one.service.calls else (other, one)
+            session = await gemini.wait_session(1)
+            await session.wait_for("turn_complete", timeout=20)
+            assert old.service.outbound is not None
+            await old.service.outbound.hand_over()
+            assert [outcome.cause for outcome in old.watcher.outcomes] == [Cause.HANDED_OVER]
+            again = await open_session(gemini, session)
+            await goes_on(alice, again)
+            await hung_up(alice)
+            await asterisk.empty()
+            await new.watcher.wait_outcomes(1)
+            assert [outcome.cause for outcome in new.watcher.outcomes] == [Cause.CALLER_HANGUP]
+            assert heard_by_phone(alice, again)[0] >= 0.95
 
 
 async def test_a_broken_connection_costs_nothing(asterisk: Asterisk, phone: PhoneMaker) -> None:

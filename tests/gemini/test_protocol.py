@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_history_as_it_goes_out(model: str, complete: str, validated: Validated)
 def test_no_role_of_a_history_follows_itself_and_no_word_is_lost(history: list[HistoryTurn]) -> None:
     turns = json.loads(encode_history(family_of(LIVE), history))["clientContent"]["turns"]
     roles = [turn["role"] for turn in turns]
-    assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+    assert all(one != other for one, other in pairwise(roles))
     said = [(turn["role"], part["text"]) for turn in turns for part in turn["parts"]]
     names = {Speaker.MODEL: "model", Speaker.CALLER: "user"}
     assert said == [(names[turn.speaker], turn.text) for turn in history]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ari_gemini.realtime.events import FunctionCall
+from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.tools.base import ToolContext
 from ari_gemini.tools.toolbox import _MAX_UNCONFIRMED
@@ -74,7 +75,7 @@ async def test_what_has_not_arrived_is_sent_again_in_one_message_before_what_has
         assert rig.toolbox.busy is (arrived < 2)
         rig.call(call_id="3")
         await rig.used(3)
-        assert [result.id for result in rig.toolbox.unanswered] == ["1", "2", "3"][arrived:]
+        assert [result.id for result in rig.toolbox.unconfirmed] == ["1", "2", "3"][arrived:]
         rig.toolbox.attach(new)
         await rig.idle()
     assert [[result.id for result in message] for message in new.messages] == [["1", "2", "3"][arrived:]]
@@ -89,7 +90,7 @@ async def test_what_was_confirmed_while_the_session_lived_stays_answered() -> No
         rig.call(call_id="2")
         await rig.idle()
         rig.toolbox.recover(1)
-        assert [result.id for result in rig.toolbox.unanswered] == ["2"]
+        assert [result.id for result in rig.toolbox.unconfirmed] == ["2"]
         rig.toolbox.take_back(["2"])
 
 
@@ -113,7 +114,7 @@ async def test_an_answer_taken_back_after_it_was_written_is_not_sent_again() -> 
         await rig.idle()
         rig.toolbox.take_back(["1"])
         rig.toolbox.recover(0)
-        assert [result.id for result in rig.toolbox.unanswered] == ["2"]
+        assert [result.id for result in rig.toolbox.unconfirmed] == ["2"]
         rig.toolbox.take_back(["2"])
     assert rig.busy == [True, False] * 2
 
@@ -131,7 +132,7 @@ async def test_one_that_was_being_written_while_the_session_was_given_up_goes_to
         old.gate.set()
         await rig.idle()
         rig.toolbox.recover(1)
-        assert rig.toolbox.unanswered == ()
+        assert rig.toolbox.unconfirmed == ()
     assert list(new.answers) == ["1"]
 
 
@@ -142,9 +143,43 @@ async def test_what_is_remembered_of_answers_has_a_bound() -> None:
             rig.call(call_id=str(number))
             await rig.idle()
         rig.toolbox.recover(0)
-        ids = [result.id for result in rig.toolbox.unanswered]
+        ids = [result.id for result in rig.toolbox.unconfirmed]
         rig.toolbox.take_back(ids)
     assert ids == [str(number) for number in range(3, _MAX_UNCONFIRMED + 3)]
+
+
+async def test_answers_that_another_toolbox_owes_are_inherited() -> None:
+    """One is on its way, one is written, one waits: whoever takes the call over knows of all three."""
+    old, new = Inbox(), Inbox()
+    async with rigged(Handy(echo), answers=old) as rig:
+        rig.call(call_id="1")
+        await rig.idle()
+        old.gate.clear()
+        old.sending.clear()
+        rig.call(call_id="2")
+        await old.sending.wait()
+        rig.call(call_id="3")
+        await rig.used(3)
+        owed = rig.toolbox.unconfirmed
+        assert [result.id for result in owed] == ["1", "2", "3"]
+        old.gate.set()
+    async with rigged(Handy(echo)) as heir:
+        heir.toolbox.inherit(owed)
+        assert heir.toolbox.busy
+        heir.toolbox.attach(new)
+        await heir.idle()
+    assert list(new.answers) == ["1", "2", "3"]
+    assert heir.busy == [True, False]
+
+
+async def test_what_is_inherited_is_told_in_words_to_a_session_that_does_not_know_it() -> None:
+    new = Inbox()
+    async with rigged() as heir:
+        heir.toolbox.inherit([FunctionResult("1", "handy", {"result": "done"})])
+        heir.toolbox.attach(new, resumed=False)
+        assert not heir.toolbox.busy
+    assert heir.told == [DONE]
+    assert new.begun == []
 
 
 # --- a session that knows nothing of the calls
@@ -198,7 +233,7 @@ async def test_one_that_is_being_written_still_is_told_in_words(arrives: bool) -
             old.lose()
         await rig.idle()
         rig.toolbox.recover(0)
-        assert rig.toolbox.unanswered == ()
+        assert rig.toolbox.unconfirmed == ()
     assert len(rig.told) == 1
     assert new.begun == []
 

@@ -391,6 +391,7 @@ class Schedule:
         self.tools: list[asyncio.Future[Any]] = []
         self.asked: list[str] = []
         self.taken: set[str] = set()
+        self.unknown: set[str] = set()
         self.inboxes: list[Inbox] = []
         self.hung_up = False
         tools = [Handy(self._work, f"handy{number}") for number in range(self.MOST)]
@@ -420,6 +421,8 @@ class Schedule:
         if not gate:
             inbox.gate.clear()
         self.inboxes.append(inbox)
+        if not resumed:
+            self.unknown.update(self.asked)
         self.rig.toolbox.attach(inbox, resumed=resumed)
 
     # What may happen; the number says to what, and how.
@@ -433,7 +436,7 @@ class Schedule:
             args = {"n": 1} if number % 11 == 5 else {}
             calls.append(FunctionCall(call_id, ("none" if number % 7 == 3 else "handy") + call_id, args))
         if number % 5 == 0:
-            calls += [calls[0], *self.rig.toolbox.open[:1]]
+            calls += [calls[0], *(call for call in self.rig.toolbox.open[:1] if call.id not in self.unknown)]
         self.rig.toolbox.call(calls)
 
     def finish(self, number: int) -> None:
@@ -463,7 +466,7 @@ class Schedule:
             self.attach(gate=number % 2 == 0, resumed=number % 5 > 1)
 
     def lose_session(self, number: int) -> None:
-        """What was written to it has arrived up to some message; what is still being written may fail or not."""
+        """What was written to it has arrived up to some message; what is being written may fail or not."""
         inbox = self.inboxes[-1]
         if inbox.arrived is None:
             inbox.arrived = max(inbox.confirmed, number // 3 % (inbox.sent + 1))

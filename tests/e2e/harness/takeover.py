@@ -104,7 +104,12 @@ async def _strike(callers: Sequence[Caller], first: Running) -> None:
 
 async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str) -> Takeover:
     trials = list(await asyncio.gather(*(_trial(caller, name) for caller in callers)))
-    await asterisk.empty(10.0)
+    try:
+        await asterisk.empty(10.0)
+    except AssertionError as left:
+        trials[0].complaints.append(str(left))
+        for bridge in await asterisk.bridges():  # what follows is not to blame
+            await asterisk.ari("DELETE", f"bridges/{bridge['id']}")
     back = [_ready(caller) - caller.struck for caller in callers if _ready(caller)]
     return Takeover(sorted(back), trials)
 
