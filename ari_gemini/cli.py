@@ -73,11 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
+        default=default,
         help="TOML file; without it the environment and defaults are all",
     )
 
@@ -91,7 +92,7 @@ def _add_token(token: argparse.ArgumentParser) -> None:
     token.set_defaults(run=_token)
     kinds = token.add_subparsers(metavar="serve")
     serve = kinds.add_parser("serve", help="mint tokens for workers that have no key, until SIGTERM")
-    _add_config(serve)
+    _add_config(serve, default=argparse.SUPPRESS)  # what stands before `serve` counts, too
     serve.set_defaults(run=_token_serve)
 
 

@@ -173,3 +173,10 @@ def test_who_mints_needs_the_key(argv: list[str], config: Path, capsys: pytest.C
     assert code_of(*argv, "--config", str(config)) == 2
     missing = "ari-gemini: gemini.api_key: missing; set GEMINI_API_KEY or gemini.api_key_file\n"
     assert capsys.readouterr().err == missing
+
+
+@pytest.mark.parametrize(
+    "words", [["token", "--config", "a", "serve"], ["token", "serve", "--config", "a"], ["token", "serve"]]
+)
+def test_the_brokers_file_may_stand_on_either_side(words: list[str]) -> None:
+    assert cli._parser().parse_args(words).config == (Path("a") if "a" in words else None)

@@ -22,7 +22,7 @@ from ari_gemini.call.digits import Source
 from ari_gemini.call.keys import Keys
 from ari_gemini.call.leg import Identity, Leg
 from ari_gemini.call.line import ANSWER_SECONDS, Line
-from ari_gemini.call.records import BACK, Record, Records, settle_tools
+from ari_gemini.call.records import ASKED, BACK, Record, Records, settle_tools
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.remedies import Remedies
 from ari_gemini.call.settings import CallSettings
@@ -126,6 +126,7 @@ class Call:
         remedies = Remedies(self.conversation, self._texts, self.line, give_up=self._give_up, end=self.end)
         self._watchdogs = Watch(remedies, self._log)
         self.conversation.watch = self._watchdogs
+        self._record.budgets = self._watchdogs.spent
         self._texts.on_sent = self._watchdogs.asked
         self.uplink.on_silence = self._watchdogs.caller_stopped
         self._tasks: asyncio.TaskGroup | None = None
@@ -217,7 +218,13 @@ class Call:
     def _begin_watch(self, tasks: asyncio.TaskGroup) -> None:
         """From now on somebody looks whether caller and model still talk to each other."""
         self._tasks = tasks
-        self._watchdogs.begin(self._agent.stall, self._agent.limits, self._record.age)
+        found = self._record.found
+        self._watchdogs.begin(
+            self._agent.stall,
+            self._agent.limits,
+            age=self._record.age,
+            spent=None if found is None else found.budgets,
+        )
         if self._greeting:
             self._watchdogs.asked()
 
@@ -315,7 +322,7 @@ class Call:
         if self._record.found is not None:
             settle_tools(toolbox, self._record.found)
             if self._record.greeted:
-                self._texts.tell(BACK)
+                self._texts.tell(BACK + ASKED if self._record.found.unanswered else BACK)
 
     def _tools_busy(self, hold: bool, busy: bool) -> None:
         """The first tool begins, or the last is answered. ``hold``: the model takes no input meanwhile."""
@@ -472,7 +479,6 @@ class Call:
     def transcript(self, speaker: events.Speaker, text: str) -> None:
         """Words of the caller or the model."""
         self._transcript.add(speaker, text)
-        self._record.greeted = self._record.greeted or speaker is events.Speaker.MODEL
         if self._observer is not None:
             self._observer.transcript(self, speaker, text)
 

@@ -126,6 +126,11 @@ class Line:
         """What another session would go on from."""
         return None if self.session is None else self.session.resume
 
+    @property
+    def has_spoken(self) -> bool:
+        """Something of the model was heard in this call, as far as this line goes back."""
+        return self._conversation.turns_begun > 0
+
     async def open(
         self,
         settings: SessionSettings,

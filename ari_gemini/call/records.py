@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -14,6 +14,7 @@ from ari_gemini.call.line import Line
 from ari_gemini.call.transcript import Transcript
 from ari_gemini.call.uplink import Uplink
 from ari_gemini.errors import StateError
+from ari_gemini.realtime.events import Speaker
 from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.realtime.session import Resume
 from ari_gemini.state.keeper import Keeper
@@ -27,6 +28,7 @@ BACK = (
     "[The call was interrupted for some seconds, in which you were not heard and the caller was not, either. "
     "Tell him in a few words that you are back, and go on from where you both were.]"
 )
+ASKED = " He had said something last that you had not answered: answer that, or ask him to say it again."
 LOST_WORK = "it was interrupted; whether it was done is not known: find out, or tell the caller so"
 
 
@@ -48,6 +50,8 @@ class Record:
         self.values: Mapping[str, str] = {}
         self.greeted = False
         """The model has spoken: it need not be told how to begin."""
+        self.budgets: Callable[[], dict[str, int]] = dict
+        """How much of what a call may cost is gone."""
         self.found: CallState | None = None
         """What another worker kept of the call."""
         self._records = records
@@ -56,6 +60,7 @@ class Record:
         self._transcript = transcript
         self._uplink = uplink
         self._started_at = time.time()
+        self._begun = False
         self._keeper = Keeper(records.store, call_id, self._snapshot) if records is not None else None
 
     async def find(self) -> CallState | None:
@@ -92,13 +97,15 @@ class Record:
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Keep it up to date in a task of its own."""
+        self._begun = True
         if self._keeper is not None:
             tasks.create_task(self._keeper.run(), name=f"{self._call_id} state")
             self._keeper.changed()
 
     async def flush(self) -> None:
-        """Write it now. Never raises; bounded by the store."""
-        if self._keeper is not None:
+        """Write it now, unless the call never came to talk: what a former worker kept is better then. Never
+        raises; bounded by the store."""
+        if self._keeper is not None and self._begun:
             await self._keeper.flush()
 
     async def forget(self) -> None:
@@ -107,7 +114,8 @@ class Record:
             await self._keeper.forget()
 
     def _snapshot(self) -> CallState:
-        toolbox = self._line.toolbox
+        toolbox, turns = self._line.toolbox, self._transcript.turns()
+        spoke = self._line.has_spoken or any(turn.speaker is Speaker.MODEL for turn in turns)
         return CallState(
             call_id=self._call_id,
             agent=self.identity.agent,
@@ -119,10 +127,11 @@ class Record:
             saved_at=time.time(),
             resume=self._line.resume,
             fingerprint="" if self._records is None else self._records.fingerprint,
-            transcript=self._transcript.turns(),
+            transcript=turns,
             open_calls=() if toolbox is None else toolbox.open,
             unconfirmed=() if toolbox is None else toolbox.unconfirmed,
-            greeted=self.greeted,
+            budgets=self.budgets(),
+            greeted=self.greeted or spoke,
             unanswered=self._uplink.unanswered,
         )
 

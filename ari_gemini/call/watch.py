@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ParamSpec, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -58,13 +58,29 @@ class Watch:
         self._begun = False
         self._stopped = False
 
-    def begin(self, stall: StallSettings, limits: CallerLimits, age: float = 0.0) -> None:
-        """Caller and model are on the line, the caller for ``age`` s already: his limits run since then."""
+    def begin(
+        self,
+        stall: StallSettings,
+        limits: CallerLimits,
+        *,
+        age: float = 0.0,
+        spent: Mapping[str, int] | None = None,
+    ) -> None:
+        """Caller and model are on the line, the caller for ``age`` s already: his limits run since then.
+
+        ``spent`` of the budgets are gone, by the values of Remedy.
+        """
         self.model, self.caller = ModelWatch(stall), CallerWatch(limits)
+        for remedy in Remedy:
+            self.model.remedies[remedy] = (spent or {}).get(remedy.value, 0)
         self._begun = True
         now = self._loop.time()
         self.caller.begin(now, age)
         self._changed(now)
+
+    def spent(self) -> dict[str, int]:
+        """What is gone of the budgets, for ``begin``."""
+        return {remedy.value: count for remedy, count in self.model.remedies.items() if count}
 
     def stop(self) -> None:
         """Watch no longer. Idempotent."""

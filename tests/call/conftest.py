@@ -17,6 +17,7 @@ from ari_gemini.audiosocket.connection import EndReason, MediaEnd, MediaStats
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.call import Call
 from ari_gemini.call.leg import Identity
+from ari_gemini.call.records import Records
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.settings import CallSettings
 from ari_gemini.errors import CallEnded, Cause, KeyRefused, SessionDropped
@@ -389,6 +390,7 @@ class Rig:
         self.observer = Observer(self.steps)
         self.tools = ToolKit()
         self.audio_during_tools = True
+        self.records: Records | None = None
 
     def equip(self, *tools: Tool, **agent: Any) -> None:
         """These tools for an agent that does not speak first."""
@@ -412,9 +414,7 @@ class Rig:
             await before_setup()
         if self.refusals:
             raise self.refusals.pop(0)
-        session = Session(
-            self.steps, audio_during_tools=self.audio_during_tools, resumed=resume is not None
-        )
+        session = Session(self.steps, audio_during_tools=self.audio_during_tools, resumed=resume is not None)
         session.greet_error = self.greet_error
         self.sessions.append(session)
         return session
@@ -428,6 +428,7 @@ class Rig:
             registry=self.registry,
             tools=self.tools,
             observer=self.observer,
+            records=self.records,
         )
         return self.call
 

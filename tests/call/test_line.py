@@ -586,7 +586,7 @@ async def test_a_tool_at_work_is_answered_on_the_next_session(talk, resumed: boo
     session.fail(SessionDropped("x"))
     second = await talk.next()
     tool.done.set()
-    await until(lambda: (second.answers or second.texts))
+    await until(lambda: second.answers or second.texts)
     if resumed:
         (answer,) = second.answers
         assert (answer.id, answer.response) == ("call-7", {"result": "ready"})

@@ -165,9 +165,9 @@ async def test_nobody_listens() -> None:
 async def test_a_server_that_never_answers(listen: Listen, scheme: str) -> None:
     silent = Silent()
     port = await listen(silent)
-    caught = await refused(settings_for(port, scheme, connect_timeout=0.1))
+    caught = await refused(settings_for(port, scheme, connect_timeout=0.5))
     assert type(caught) is SessionUnavailable
-    assert str(caught) == f"127.0.0.1:{port} did not answer within 0.1 s"
+    assert str(caught) == f"127.0.0.1:{port} did not answer within 0.5 s"
     async with asyncio.timeout(LONG):
         await silent.gone.wait()
 

@@ -248,9 +248,9 @@ async def test_servers_that_speak_no_http(http: Http, answer: bytes) -> None:
 
 async def test_a_server_that_never_answers(http: Http) -> None:
     http.answer = None
-    caught = await refused(settings_for(f"ws://127.0.0.1:{http.port}", connect_timeout=0.1))
+    caught = await refused(settings_for(f"ws://127.0.0.1:{http.port}", connect_timeout=0.5))
     assert type(caught) is SessionUnavailable
-    assert str(caught) == f"127.0.0.1:{http.port} minted no token within 0.1 s"
+    assert str(caught) == f"127.0.0.1:{http.port} minted no token within 0.5 s"
     async with asyncio.timeout(LONG):
         await http.gone.wait()
 
