@@ -358,6 +358,8 @@ class Call:
         self._connection = connection
         self.downlink.start(connection)
         connection.attach(self)
+        if self.leg.adopted:
+            self.line.comfort()  # he is on the line already, and hears nothing since his worker died
         await self.leg.settle_media()
 
     def _outcome(self, group: ExceptionGroup[Exception]) -> CallEnded:

@@ -37,10 +37,16 @@ ANSWER_SECONDS = 5.0
 SETUP_RETRY_DELAYS = (0.25, 0.5, 1.0)
 """Pauses between attempts to reach the model while the caller hears ringing, s; the last one repeats. Short,
 since ``setup_timeout`` is all the patience there is."""
+FIRST_RESUME_SECONDS = 2.5
+"""How long it is tried to go on with the session of another worker, s: half of the usual ``setup_timeout``,
+so that a new session can still be had."""
 FRESH_DELAYS = (0.0, 1.0, 2.0, 4.0)
 """Pauses before attempts at a session from nothing in mid-call, s; the last one repeats."""
 GO_AWAY_MARGIN = 5.0
 """So long before the announced end the session is left, pause or not, s: the close and one attempt."""
+SETTLED_SECONDS = 3.0
+"""After a planned change the next one waits at least so long, s: a service that says goAway to everybody who
+comes must not be called on without pause."""
 LOOK_SECONDS = 0.05
 """How often a pause of the conversation is looked for, s; only between a goAway and the change."""
 NO_ANSWER_MS = 10_000.0
@@ -50,6 +56,8 @@ IDLE_COMFORT_SECONDS = 3.0
 CONTINUE_SECONDS = 2.5
 """A model cut off in mid-sentence was measured to go on by itself within 0.6 s of being resumed; when it does
 not, it is asked to, s."""
+LASTED_SECONDS = 60.0
+"""A session that lived so long was a good one though the model had nothing to say, s."""
 MAX_IN_A_ROW = 5
 """Losses without a word of the model in between: the next session would only be lost as well."""
 
@@ -114,9 +122,11 @@ class Line:
         self._leave_by: asyncio.Future[float] = loop.create_future()  # when the session must be left
         self._doomed: asyncio.Future[str] = loop.create_future()  # why the session is no good any more
         self._parting = False
+        self._left: RealtimeSession | None = None
         self._cut = False  # the session was left in the middle of a sentence
         self._unsaid = False  # the session was left owing an answer
         self._in_a_row = 0
+        self._plugged_at = 0.0
         self._turns_before = -1
         self._reminder: asyncio.TimerHandle | None = None
         conversation.on_go_away = self._go_away
@@ -141,13 +151,17 @@ class Line:
         """Open the first session, again and again while that can help. Raises SessionError; cancelling
         leaves nothing open.
 
-        ``resume`` is tried once; a session that cannot be resumed is begun anew with ``history``.
+        A session that cannot be resumed within FIRST_RESUME_SECONDS is begun anew with ``history``.
         """
         self._wanted = settings
         delays = chain(SETUP_RETRY_DELAYS, repeat(SETUP_RETRY_DELAYS[-1]))
+        resume_by = self._clock() + FIRST_RESUME_SECONDS
         while True:
             try:
-                self.session = await self._open_session(settings, resume=resume, history=history)
+                async with asyncio.timeout_at(None if resume is None else resume_by):
+                    self.session = await self._open_session(settings, resume=resume, history=history)
+            except TimeoutError:
+                self.last_failure, resume = ": it could not be resumed", None
             except SessionError as error:
                 self.last_failure = f": {error}"
                 if resume is not None and error.retry in (Retry.NO, Retry.FRESH):
@@ -167,6 +181,7 @@ class Line:
         if session is None:
             raise RuntimeError("run comes after open")
         self._greeting = greeting
+        self._conversation.downlink.stop_filling(ANSWER_SECONDS)
         try:
             while True:
                 self._plug(session)
@@ -196,6 +211,7 @@ class Line:
         self._leave_by, self._doomed = loop.create_future(), loop.create_future()
         self._conversation.session_changed()
         self._parting = False
+        self._plugged_at = self._clock()
         if self.toolbox is not None:
             self.toolbox.attach(session, resumed=session.resumed)
 
@@ -243,9 +259,11 @@ class Line:
 
         ``announced`` gets the time by which this one must be left.
         """
+        settled = self._clock() + (SETTLED_SECONDS if self.planned else 0.0)
         leave_by = await announced
-        await self._pause(leave_by)
+        await asyncio.sleep(max(0.0, settled - self._clock()))
         while True:
+            await self._pause(leave_by)
             try:
                 changed = await self._attempt(
                     session.resume, before_setup=partial(self._part, session, senders)
@@ -275,7 +293,10 @@ class Line:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _part(self, session: RealtimeSession, senders: list[asyncio.Task[None]]) -> None:
-        """Send nothing more on this session, take what it still says, and close it."""
+        """Send nothing more on this session, take what it still says, and close it, once: a refused token has
+        the next connection made twice."""
+        if self._left is session:
+            return
         self._parting = True
         for task in senders:
             task.cancel()
@@ -287,6 +308,7 @@ class Line:
 
     def _leave(self, session: RealtimeSession) -> None:
         """What did not arrive on this session waits for the next one."""
+        self._left = session
         self._cut = self._conversation.speaking
         self._unsaid = self._conversation.owes_answer
         self._uplink.recover(session.confirmed)
@@ -301,7 +323,7 @@ class Line:
         began = self._clock()
         self._count_loss(error)
         changing, self._parting = self._parting, False
-        if not changing:
+        if self._left is not lost:  # a change may have run out of time before that
             await lost.close()  # resuming works only then
             self._leave(lost)
         owed = self._cut or self._unsaid or self._uplink.unanswered or self._greeting_is_owed
@@ -321,7 +343,8 @@ class Line:
         """Raises ``error`` when it is one too many."""
         self._forget_reminder()
         turns = self._conversation.turns_begun
-        self._in_a_row = self._in_a_row + 1 if turns == self._turns_before else 1
+        in_vain = turns == self._turns_before and self._clock() - self._plugged_at < LASTED_SECONDS
+        self._in_a_row = self._in_a_row + 1 if in_vain else 1
         self._turns_before = turns
         if self._in_a_row > MAX_IN_A_ROW:
             raise error
@@ -377,6 +400,10 @@ class Line:
         except TimeoutError:
             raise SessionUnavailable(f"no session within {limit:g} s") from None
 
+    def comfort(self) -> None:
+        """Let a caller who waits for the first session hear a soft tone, until the model speaks."""
+        self._comfort(self._settings.comfort_after)
+
     def _comfort(self, after: float) -> None:
         downlink = self._conversation.downlink
         downlink.fill(after, b"", comfort_tone(AudioFormat(downlink.rate)))
@@ -384,6 +411,7 @@ class Line:
     def _after(self, session: RealtimeSession) -> None:
         """Have the model say what the caller waits for, if his own words, sent again, do not bring it
         about."""
+        self._forget_reminder()
         if self._uplink.unanswered:
             return
         if self._greeting_is_owed:

@@ -155,7 +155,7 @@ class Toolbox:
 
     @property
     def busy(self) -> bool:
-        """A tool works, or its answer has not gone out."""
+        """A tool works that the present session waits for, or its answer has not gone out."""
         return self._busy
 
     def attach(self, answers: Answers, *, resumed: bool = True) -> None:
@@ -189,6 +189,8 @@ class Toolbox:
     @property
     def unconfirmed(self) -> tuple[FunctionResult, ...]:
         """Results that may not have reached the model."""
+        if self._answers is not None:
+            self._unconfirmed.settle(self._answers.confirmed)
         return (*self._unconfirmed, *self._leaving, *self._finished)
 
     def inherit(self, results: Sequence[FunctionResult]) -> None:
@@ -385,7 +387,8 @@ class Toolbox:
         self._on_sent(self._leaving)
 
     def _note_busy(self) -> None:
-        busy = bool(self._open or self._finished or self._sending)
+        awaited = any(not use.unknown for use in self._open)
+        busy = awaited or bool(self._finished or self._sending)
         if busy != self._busy:
             self._busy = busy
             self._on_busy(busy)

@@ -12,7 +12,7 @@ import structlog
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.call.agent import Agent
-from ari_gemini.call.line import ANSWER, GO_ON, MAX_IN_A_ROW, ReconnectSettings
+from ari_gemini.call.line import ANSWER, GO_ON, LASTED_SECONDS, MAX_IN_A_ROW, ReconnectSettings
 from ari_gemini.errors import (
     Cause,
     HandleRefused,
@@ -87,6 +87,14 @@ async def until(condition) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
+
+
+def refusing_early(rig):
+    async def open_session(settings, *, before_setup=None, **more):
+        refuses = bool(rig.refusals)
+        return await rig.open_session(settings, before_setup=None if refuses else before_setup, **more)
+
+    return open_session
 
 
 @pytest.fixture
@@ -228,6 +236,16 @@ async def test_a_word_of_the_model_makes_them_count_anew(talk) -> None:
         session.resume = HANDLE
         session.fail(SessionDropped("x"))
         session = await talk.next(number + 2)
+    await talk.end()
+
+
+async def test_losses_far_apart_do_not_add_up(talk) -> None:
+    session = await talk.up()
+    talk.rig.call._watchdogs.stop()  # they would not let both be silent for so long
+    for number in range(2, MAX_IN_A_ROW + 4):
+        await asyncio.sleep(LASTED_SECONDS)
+        session.fail(SessionDropped("x"))
+        session = await talk.next(number)
     await talk.end()
 
 
@@ -505,6 +523,72 @@ async def test_a_change_that_cannot_connect_leaves_the_session_alone_while_there
         del talk.rig.steps.fail["open_session"]
         await talk.next()
     assert sum(line["event"] == "session.not_changed" for line in logs) == 4
+    await talk.end()
+
+
+async def test_after_such_a_failure_the_next_pause_is_waited_for(talk) -> None:
+    session = await talk.up()
+    talk.rig.refusals = [SessionUnavailable("no connection")]
+    talk.rig.steps.on["open_session"] = lambda: spoken.append(talk.rig.call.uplink.speaking)
+    spoken: list[bool] = []
+    talk.rig.call.line._open_session = refusing_early(talk.rig)
+    talking = asyncio.create_task(talk.say(SILENCE + tone(150) + SILENCE * 25))
+    await session.say(GoAway(60.0))
+    await talking
+    assert spoken == [False], "he spoke"
+    await session.say(speech(20), TurnComplete())
+    await talk.next()
+    assert spoken == [False, False]
+    await talk.end()
+
+
+async def test_a_change_that_runs_out_of_time_at_the_close_loses_nothing(talk) -> None:
+    session = await talk.up()
+    await session.say(speech(2000))
+    close, hangs = session.close, [True]
+
+    async def close_late() -> None:
+        if hangs.pop() if hangs else False:
+            await asyncio.sleep(60)
+        await close()
+
+    session.close = close_late
+    session.dead = True
+    await talk.say(SILENCE * 2)
+    await session.say(GoAway(0.0))
+    second = await talk.next()
+    assert session.closed == 1
+    assert talk.rig.call.uplink.repeated >= 1
+    await until(lambda: second.heard)
+    await until(lambda: second.texts == [GO_ON])
+    await talk.end()
+
+
+async def test_a_connection_made_twice_parts_but_once(talk) -> None:
+    """A token may be refused when the setup has been sent; another one follows."""
+    session = await talk.up()
+    open_session = talk.rig.open_session
+
+    async def twice(settings, *, before_setup, **more):
+        await before_setup()
+        return await open_session(settings, before_setup=before_setup, **more)
+
+    talk.rig.call.line._open_session = twice
+    await session.say(speech(2000))
+    await session.say(GoAway(0.0))
+    second = await talk.next()
+    assert session.closed == 1
+    await until(lambda: second.texts == [GO_ON])
+    await talk.end()
+
+
+async def test_a_service_that_sends_everybody_away_is_not_called_on_without_pause(talk) -> None:
+    session = await talk.up()
+    for number in range(2, 6):
+        began = talk.now()
+        await session.say(GoAway(0.0))
+        session = await talk.next(number)
+        assert round(talk.now() - began, 2) >= (3.0 if number > 2 else 0.0)
     await talk.end()
 
 

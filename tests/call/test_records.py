@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -16,17 +17,19 @@ from support.states import state
 from ari_gemini.call import line as line_module
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.records import ASKED, BACK, LOST_WORK, Records
-from ari_gemini.errors import Cause, HandleRefused
+from ari_gemini.errors import Cause, HandleRefused, SessionDropped
 from ari_gemini.realtime.events import FunctionCall, Speaker, Transcript
 from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.realtime.session import HistoryTurn, Resume
 from ari_gemini.state.directory import DirectoryStore
+from ari_gemini.state.memory import MemoryStore
 from ari_gemini.state.record import CallState
 from ari_gemini.state.store import key_of
 
 MODEL = "0123456789abcdef"
 CALL = "1700000000.1"
 """The rig's."""
+LONG = 30.0
 
 
 @pytest.fixture
@@ -104,6 +107,28 @@ async def test_so_is_one_that_cannot_be_resumed(rig, store, until) -> None:
     assert rig.resumes == [kept.resume, None]
     assert rig.histories == [kept.transcript, kept.transcript]
     assert greetings(rig) == []
+    await end(rig)
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+async def test_so_is_one_that_cannot_be_resumed_in_time(rig, clock, how: str) -> None:
+    """As long as the service takes the former connection to be alive, it refuses, or does not answer."""
+    store = MemoryStore()  # works without threads, which know nothing of the clock
+    rig.records = Records(store, MODEL)
+    kept = await left_behind(store)
+    open_session = rig.open_session
+
+    async def locked(settings, *, resume, history, **more):
+        if resume is not None:
+            await asyncio.sleep(LONG if how == "hangs" else 0.1)
+            raise SessionDropped("1011")
+        return await open_session(settings, resume=resume, history=history, **more)
+
+    rig.open_session = locked
+    rig.start(setup_timeout=5.0)
+    await asyncio.sleep(line_module.FIRST_RESUME_SECONDS + 1)
+    assert [session.resumed for session in rig.sessions] == [False]
+    assert rig.histories == [kept.transcript]
     await end(rig)
 
 

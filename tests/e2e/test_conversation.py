@@ -15,6 +15,8 @@ from harness.phone import Phone, PhoneMaker
 from harness.sound import Samples
 from harness.tap import Way
 
+from ari_gemini.audio.wav import read_wav
+from ari_gemini.call.agent import APOLOGY
 from ari_gemini.errors import Cause
 from ari_gemini.simulator.gemini_live import SimulatedSession
 from ari_gemini.simulator.phrases import phrase
@@ -272,6 +274,7 @@ async def test_a_lost_model_sends_the_caller_on(asterisk: Asterisk, phone: Phone
         session = await bot.session()
         await session.wait_for("turn_start")
         await alice.tap.wait_loud(Way.TO_PHONE)
+        bot.gemini.scenario = bot.gemini.scenario.model_copy(update={"refuse_keys": True})
         session.disconnect(1011, "Internal error encountered.")
         await bot.idle()
         await alice.tap.wait_loud(Way.TO_PHONE)  # the fallback's congestion tone
@@ -279,6 +282,9 @@ async def test_a_lost_model_sends_the_caller_on(asterisk: Asterisk, phone: Phone
         await alice.closed()
         await asterisk.empty()
         assert [outcome.cause for outcome in bot.watcher.outcomes] == [Cause.MODEL_LOST]
+        apology = np.frombuffer(read_wav(APOLOGY).mono, "<i2").astype(np.int16)
+        match = align(alice.heard(), apology, reference_rate=24000, band=TELEPHONE_BAND)
+        assert match.correlation > 0.99, "the caller was told"
 
 
 @pytest.mark.parametrize("way", [WAY_A, WAY_B])

@@ -276,3 +276,30 @@ async def test_words_are_readable_text() -> None:
         rig.toolbox.recover(0)
         rig.toolbox.attach(Inbox(), resumed=False)
     assert rig.told == [DONE.replace("done", "Köln \ud83d")]
+
+
+async def test_an_answer_that_has_arrived_since_is_not_unconfirmed_any_more() -> None:
+    inbox = Inbox()
+    inbox.confirmed = 0
+    async with rigged(Handy(echo), answers=inbox) as rig:
+        rig.call(call_id="1")
+        await rig.idle()
+        assert [result.id for result in rig.toolbox.unconfirmed] == ["1"]
+        inbox.confirmed = 1
+        assert rig.toolbox.unconfirmed == ()
+
+
+async def test_a_new_session_does_not_wait_for_what_it_never_asked_for() -> None:
+    """A model that takes no input while its tools work must hear the caller."""
+    work = Patient()
+    async with rigged(Handy(work)) as rig:
+        rig.call()
+        await work.begun.wait()
+        rig.toolbox.recover(0)
+        assert rig.toolbox.busy
+        rig.toolbox.attach(Inbox(), resumed=False)
+        assert not rig.toolbox.busy
+        work.release.set()
+        await rig.used(1)
+        assert rig.told == [DONE]
+    assert rig.busy == [True, False]
