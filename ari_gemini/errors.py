@@ -30,6 +30,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import ClassVar
 
@@ -219,3 +220,12 @@ class CallEnded(AriGeminiError):
         super().__init__(f"{cause.value}: {detail}" if detail else cause.value)
         self.cause = cause
         self.detail = detail
+
+
+def leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors in a group, those of groups inside it among them."""
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from ari_gemini.errors import (
     SessionError,
     SessionRefused,
     ToolError,
+    leaves,
 )
 from ari_gemini.realtime import events
 from ari_gemini.realtime.functions import FunctionResult
@@ -193,6 +194,7 @@ class Call:
                 self._equip(session, tasks)
                 self._begin_watch(tasks)
                 self._record.start(tasks)
+                tasks.create_task(self.uplink.mind_gaps(), name=f"{self.id} gaps")
                 tasks.create_task(self._talk(), name=f"{self.id} talk")
         except ExceptionGroup as group:
             return self._outcome(group)
@@ -208,8 +210,8 @@ class Call:
     async def _apologise(self) -> None:
         """Tell the caller, who has waited long enough, that he goes on without the model."""
         downlink, apology = self.downlink, self._agent.apology_prompt
-        if apology is None:
-            return
+        if apology is None or (self._control is not None and self._control.consulting):
+            return  # in the second case somebody else would hear it
         downlink.stop_filling()
         with suppress(ToolError):  # the line to the caller is being closed
             await downlink.drained()
@@ -275,7 +277,7 @@ class Call:
         """Find out who calls whom, then open the model session, again and again while that can help."""
         self.identity = identity = await self.leg.identify()
         state = await self._record.find() if self.leg.adopted else None
-        if state is not None:
+        if state is not None and state.agent in self._agents:
             identity = self.identity = Identity(
                 state.agent, state.caller_number, state.caller_name, state.called_number
             )
@@ -366,7 +368,7 @@ class Call:
         """What ended the call, if several tasks failed at once: the outside's word, ours, then a defect."""
         if self._ended.done():
             return self._ended.result()
-        errors = list(_leaves(group))
+        errors = list(leaves(group))
         for kind in (CallEnded, SessionError, AriError):
             for error in errors:
                 if isinstance(error, kind):
@@ -389,6 +391,7 @@ class Call:
 
     def _end(self, ended: CallEnded) -> None:
         if not self._ended.done():
+            self._watchdogs.stop()
             self._ended.set_result(ended)
 
     async def _release(self, outcome: CallEnded) -> None:
@@ -436,6 +439,7 @@ class Call:
             "sessions_renewed": self.line.renewed,
             "sessions_changed": self.line.planned,
             "uplink_repeated": self.uplink.repeated,
+            "uplink_filled": self.uplink.filled,
         }
         if self._connection is not None:
             stats = self._connection.stats
@@ -488,11 +492,3 @@ class Call:
         """A turn of the model is over."""
         if self._observer is not None:
             self._observer.turn(self, turn)
-
-
-def _leaves(group: ExceptionGroup[Exception]) -> Iterator[Exception]:
-    for error in group.exceptions:
-        if isinstance(error, ExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

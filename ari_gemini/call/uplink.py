@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from ari_gemini.audio.pcm import SAMPLE_BYTES, AudioFormat, level_dbfs
+from ari_gemini.audio.playout import FRAME_S
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audio.vad import HANGOVER_MS, SpeechEdges
 from ari_gemini.realtime.session import RealtimeSession
@@ -42,6 +43,9 @@ LEAD_FRAMES = 15
 
 HANGOVER_FRAMES = 15
 """So many frames after its end our detector is sure of it (``vad.HANGOVER_MS``)."""
+
+GAP_SECONDS = 1.0
+"""Nothing from the caller for so long is taken for silence: longer than any hiccup of a path that works."""
 
 CLEAR_MS = 300.0
 """So much voice in one stretch of speech counts as the caller's making himself heard: a word. A bump or a
@@ -71,6 +75,9 @@ class Uplink:
         self.repeated = 0
         """Frames sent once more to a session that took over."""
         self.frames = 0
+        self.filled = 0
+        """Of these: silence of our own, because nothing came."""
+        self._received = 0
         self._timeline = timeline
         self._clock = clock
         self._on_speech = on_speech or (lambda: None)
@@ -108,8 +115,23 @@ class Uplink:
 
     def audio(self, pcm: bytes, rate: int) -> None:
         """Take one message's audio at ``rate`` Hz."""
+        self._received += 1
         if self._format.rate != rate:
             self._begin(AudioFormat(rate))
+        self._add(pcm)
+
+    async def mind_gaps(self) -> None:
+        """Put silence where nothing comes from the caller, until cancelled: a muted phone sends nothing, and
+        neither the model nor our own detector ends a turn without hearing silence (Gemini Live guide)."""
+        while True:
+            seen = self._received
+            await asyncio.sleep(GAP_SECONDS)
+            if self._received == seen:
+                for _ in range(round(GAP_SECONDS / FRAME_S)):
+                    self.filled += 1
+                    self._add(self._format.silence())
+
+    def _add(self, pcm: bytes) -> None:
         self.frames += 1
         self._kept.append(pcm)
         self._kept_bytes += len(pcm)

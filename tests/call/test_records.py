@@ -140,10 +140,11 @@ async def test_a_caller_who_had_heard_nothing_yet_is_greeted(rig, store) -> None
     await end(rig)
 
 
-async def test_an_agent_that_is_gone_ends_the_call(rig, store) -> None:
+async def test_an_agent_that_is_gone_gives_way_to_the_one_that_the_dialplan_names(rig, store, until) -> None:
     await left_behind(store, agent="gone")
-    rig.start()
-    assert (await rig.done()).cause is Cause.NO_AGENT
+    await taken_over(rig, until)
+    assert rig.call.identity.agent == "default"
+    await end(rig)
 
 
 async def test_the_callers_time_has_run_since_the_call_began(rig, store, until) -> None:

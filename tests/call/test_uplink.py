@@ -328,3 +328,28 @@ def test_whatever_the_pieces_nothing_is_lost(cuts: list[tuple[int, bool]], sourc
             assert heard == expected
 
     asyncio.run(live())
+
+
+async def test_silence_is_put_where_nothing_comes(clock, make_session) -> None:
+    """A phone that is muted in mid-word: the model and our own detector hear the end of it."""
+    uplink, session = Uplink(Timeline(), asyncio.get_running_loop().time), make_session()
+    tasks = [asyncio.create_task(uplink.run(session)), asyncio.create_task(uplink.mind_gaps())]
+    tone = (8000 * np.sin(np.arange(160) * 0.3)).astype("<i2").tobytes()
+    for _ in range(100):
+        uplink.audio(tone, 8000)
+        await asyncio.sleep(0.02)
+    assert uplink.speaking
+    assert uplink.filled == 0
+    await asyncio.sleep(3.5)
+    assert not uplink.speaking
+    assert uplink.filled in (100, 150)
+    heard = await session.until_heard((100 + uplink.filled) * 640)
+    assert heard == resampled(tone * 100 + bytes(320) * uplink.filled)
+    for _ in range(200):
+        filled = uplink.filled
+        uplink.audio(tone, 8000)
+        await asyncio.sleep(0.02)
+    assert uplink.filled == filled
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
