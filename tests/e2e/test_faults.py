@@ -31,7 +31,7 @@ def group(request: pytest.FixtureRequest, wanted: Fault) -> list[Fault]:
     chosen = {
         item.callspec.params["fault"].name
         for item in request.session.items
-        if hasattr(item, "callspec") and "fault" in item.callspec.params
+        if hasattr(item, "callspec") and isinstance(item.callspec.params.get("fault"), Fault)
     }
     faults = [fault for fault in SINGLE if fault.name in chosen]
     begin = faults.index(wanted) // AT_ONCE * AT_ONCE

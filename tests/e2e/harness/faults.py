@@ -24,9 +24,9 @@ from .tap import Way
 
 Moment = Literal["model", "caller", "tool", "quiet"]
 """In the model's sentence, in the caller's, while a function works, while nobody speaks."""
-Outcome = Literal["resumed", "seeded", "same"]
-"""How the conversation goes on: on a connection that resumes, on a new one that was told what was said, or on
-the same."""
+Outcome = Literal["resumed", "seeded", "either", "same"]
+"""How the conversation goes on: on a connection that resumes, on a new one that was told what was said, on
+either as time will have it, or on the same."""
 
 Deed = Callable[[Scene, Sequence[Caller]], Awaitable[None]]
 
@@ -140,6 +140,8 @@ def _complaints(fault: Fault, caller: Caller, came: Arrival, last: Said) -> list
         wrong.append(f"a connection that lived was left; {caller.told()}")
     if fault.outcome == "resumed" and not (newest.resumed and newest.conversation == first.conversation):
         wrong.append(f"not resumed; {caller.told()}")
+    if fault.outcome == "either" and not (newest.resumed or newest.history):
+        wrong.append(f"neither resumed nor told what was said; {caller.told()}")
     if fault.outcome == "seeded" and (newest.resumed or not newest.history):
         wrong.append(f"not told what was said before: {newest.history}; {caller.told()}")
     if (found := caller.heard(last)) < HEARD_WELL:
@@ -243,8 +245,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("goAway with a function at work", "tool", _go_away(20.0)),
     Fault("TCP reset in the model's speech", "model", _each(_reset)),
     Fault("TCP reset in the caller's speech", "caller", _each(_reset)),
-    Fault("10 s of silent packet loss, the model speaking", "model", _freeze(10.0), each=False),
-    Fault("10 s of silent packet loss, the caller speaking", "caller", _freeze(10.0), each=False),
+    Fault("10 s of silent packet loss, the model speaking", "model", _freeze(10.0), "either", each=False),
+    Fault("10 s of silent packet loss, the caller speaking", "caller", _freeze(10.0), "either", each=False),
     Fault("Gemini refuses to resume", "model", _each(_refuse_resumption), "seeded"),
     Fault("the handle is dead", "model", _each(_lose_session), "seeded"),
     Fault("ARI cut for 10 s", "caller", _cut_ari(10.0), "same", each=False),
