@@ -135,7 +135,7 @@ async def open_session(gemini: GeminiSimulator, *before: SimulatedSession) -> Si
 
 async def goes_on(phone: Phone, session: SimulatedSession) -> None:
     """See that a model that goes on with a conversation hears the caller, and is heard."""
-    await session.wait_for("client_text", timeout=20)  # that it is back; what it says before would be interrupted
+    await session.wait_for("client_text", timeout=20)  # what it says before is interrupted
     done = session.record.count("turn_complete")
     session.say("opening_hours")
     await session.wait_for("turn_complete", count=done + 1, timeout=20)
