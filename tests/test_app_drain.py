@@ -15,9 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.world import GREETING, LONG, World, quick, until
+from support.world import GREETING, LONG, World, another_worker, quick, until
 
-from ari_gemini.app import Service
 from ari_gemini.call.caller_watch import CallerLimits
 from ari_gemini.errors import Cause, ConfigError
 from ari_gemini.simulator.asterisk import SimulatedCall
@@ -189,19 +188,6 @@ async def test_a_call_in_the_middle_of_a_drain_loses_its_model_alone() -> None:
 
 
 # Where Asterisk connects to the service, another one takes over.
-
-
-@asynccontextmanager
-async def another_worker(world: World) -> AsyncIterator[Service]:
-    """A second service, with the same Asterisk and Gemini."""
-    service = Service(world._config(), observer=world)
-    running = asyncio.create_task(service.run())
-    try:
-        await service.wait_listening()
-        yield service
-    finally:
-        service.stop()
-        await running
 
 
 async def test_another_worker_takes_new_callers_and_then_who_is_left() -> None:

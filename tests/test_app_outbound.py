@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.world import GREETING, MODEL, TELEPHONE, Mouthpiece, World, in_order, resampled, until
+from support.world import (
+    GREETING,
+    MODEL,
+    TELEPHONE,
+    Mouthpiece,
+    World,
+    another_worker,
+    in_order,
+    resampled,
+    until,
+)
 
 from ari_gemini.app import Service
 from ari_gemini.call.outbound import OutboundWay
@@ -23,19 +30,6 @@ from ari_gemini.simulator.phrases import phrase
 def way(service: Service) -> OutboundWay:
     assert service.outbound is not None
     return service.outbound
-
-
-@asynccontextmanager
-async def another_worker(world: World) -> AsyncIterator[Service]:
-    """A second service on the same port, with the same Asterisk and Gemini."""
-    service = Service(world._config(), observer=world)
-    running = asyncio.create_task(service.run())
-    try:
-        await service.wait_listening()
-        yield service
-    finally:
-        service.stop()
-        await running
 
 
 async def hears(call: SimulatedCall, session: SimulatedSession) -> None:

@@ -48,7 +48,7 @@ class Texts:
             text = self._waiting.popleft()  # out of the way of one that needs its place
             try:
                 await session.send_text(text)
-            except BaseException:
+            except BaseException:  # whatever it is, cancelling included: it was not taken, and that goes on
                 self._waiting.appendleft(text)
                 raise
             finally:

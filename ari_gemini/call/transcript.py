@@ -7,15 +7,14 @@ from collections.abc import Iterable
 
 from ari_gemini.realtime.events import Speaker
 from ari_gemini.realtime.session import HistoryTurn
-
-MAX_CHARS = 16_000
-"""About 4,000 tokens, a quarter of an hour of talk; each later turn pays for them again. The oldest goes."""
-MAX_TURNS = 200
-"""Bounds what a peer of one-letter turns can make us keep."""
+from ari_gemini.state.record import MAX_CHARS, MAX_TURNS
 
 
 class Transcript:
-    """One call's words, turn by turn. Increments of one speaker are put together until the other speaks."""
+    """One call's words, turn by turn. Increments of one speaker are put together until the other speaks.
+
+    Bounded as its record is: each later turn of a model that was told all of it pays for it again.
+    """
 
     def __init__(self) -> None:
         self._turns: deque[tuple[Speaker, list[str]]] = deque()

@@ -6,8 +6,8 @@ import asyncio
 import json
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 from uuid import UUID
 
@@ -342,3 +342,16 @@ class World:
 def in_order(steps: Sequence[str], *wanted: str) -> bool:
     """Whether all of these steps happened, and in this order (each one's first)."""
     return all(step in steps for step in wanted) and sorted(wanted, key=steps.index) == list(wanted)
+
+
+@asynccontextmanager
+async def another_worker(world: World) -> AsyncIterator[Service]:
+    """A second service on the same port, with the same Asterisk and Gemini."""
+    service = Service(world._config(), observer=world)
+    running = asyncio.create_task(service.run())
+    try:
+        await service.wait_listening()
+        yield service
+    finally:
+        service.stop()
+        await running
