@@ -211,6 +211,20 @@ class Downlink:
             self._filler = Filler(AudioFormat(self.rate), after_s, prompt, loop)
             self._busy = True
 
+    def fill_until_speech(self, loop: bytes) -> None:
+        """The caller has waited in silence for long enough: let him hear ``loop`` (at ``rate`` Hz) from the
+        next frame on, until the model speaks.
+
+        What fills the silence already goes on instead. Does nothing before ``start`` and after ``stop``.
+        Raises ValueError as ``Filler`` does.
+        """
+        if self._connection is None:
+            return
+        if self._filler is None:
+            self.fill(0.0, b"", loop)
+        if self._filler is not None:
+            self._filler.stay()
+
     def stop_filling(self, linger_s: float = 0.0) -> None:
         """End what ``fill`` began: at the next frame, or ``linger_s`` later if no speech comes before."""
         if self._filler is not None:

@@ -66,6 +66,11 @@ class Filler:
         if self._at:
             self._sound, self._at = self._loop, 0
 
+    def stay(self) -> None:
+        """Go on until the model speaks, however long that takes."""
+        self._lingers = True
+        self._left = math.inf
+
     def linger(self, seconds: float) -> None:
         """Go on for at most ``seconds`` more, or until the model speaks."""
         self._lingers = True

@@ -43,6 +43,10 @@ LONGEST_PAUSE = 2.0
 up, or somebody who says hello every few seconds would keep a dead model from being noticed. Judgement: an
 answer was recorded to come 1.6 s after the service took the caller's turn for ended."""
 
+REST_SECONDS = 1.0
+"""Silence in the middle of what the model says is worth a sign of life after so long: sound comes faster than
+it is played, so it ran dry because something is wrong. Judgement."""
+
 NO_REJECTION = frozenset({"TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
 """Reasons of ``turnComplete`` that are no refusal. All the others are (google-genai, TurnCompleteReason:
 RESPONSE_REJECTED, PROHIBITED_INPUT_CONTENT, MALFORMED_FUNCTION_CALL, BLOCKLIST ...), those to come too."""
@@ -68,6 +72,10 @@ class StallSettings(BaseModel):
     stall_after: float = Field(default=8.0, ge=0, le=300)
     """Seconds that an answer may take. 0: the model is not watched. Five times what a model that does not
     think was recorded to need; one that thinks at length wants more. Judgement."""
+    comfort_after: float = Field(default=2.5, ge=0, le=300)
+    """Seconds that the caller waits for an answer in silence before he hears a soft tone. 0: never. Beyond
+    what a model that does not think needs (1.6 s), and below what makes people ask whether anybody is there.
+    Judgement."""
     nudge: Instruction = NUDGE
     max_nudges: int = Field(default=3, ge=0, le=100)
     """In one call; when they are spent, the next fault is answered by a new connection."""
@@ -160,6 +168,11 @@ class ModelWatch:
         return self._debt is not None
 
     @property
+    def awaited(self) -> bool:
+        """An answer is owed, and nothing is known to be on its way: neither sound nor tools nor a session."""
+        return self._debt is not None and not self._resting
+
+    @property
     def heard(self) -> bool:
         """Something audible of the model is being played."""
         return _Rest.MODEL_HEARD in self._resting
@@ -171,11 +184,18 @@ class ModelWatch:
 
     def due_at(self) -> float | None:
         """When ``act`` is to be called, if nothing else happens before."""
-        if self._debt is None or self._resting:
+        if not self.awaited:
             return None
         if self._pending is not None:
             return self._pending[1]
         return self._since + max(LONGEST_PAUSE, self.settings.stall_after - self._waited)
+
+    def comfort_at(self) -> float | None:
+        """When a caller who is still waiting then is to hear that the line lives."""
+        after = self.settings.comfort_after
+        if not after or not self.awaited:
+            return None
+        return self._since + (min(after, REST_SECONDS) if self._debt is _Debt.REST else after)
 
     def act(self, now: float) -> Remedy | None:
         """What is to be done now. After GIVE_UP nothing more ever is."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ari_gemini.audio.comfort import comfort_tone
+from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.call.conversation import Conversation
 from ari_gemini.call.line import Line
 from ari_gemini.call.model_watch import Fault
@@ -35,6 +37,14 @@ class Remedies(Helper):
         if fault is Fault.SILENT_AUDIO:
             self._conversation.drop_unplayed()
         self._texts.tell(text)
+
+    def comfort(self, on: bool) -> None:
+        """Let the caller hear a soft tone until the model speaks; or no longer."""
+        downlink = self._conversation.downlink
+        if on:
+            downlink.fill_until_speech(comfort_tone(AudioFormat(downlink.rate)))
+        else:
+            downlink.stop_filling()
 
     def reconnect(self, reason: str) -> None:
         """Have the session resumed on another connection; unanswered words are heard there again."""

@@ -22,6 +22,9 @@ class Helper(Protocol):
     def nudge(self, text: str, fault: Fault) -> None:
         """Give the model this text. After SILENT_AUDIO, throw away first what is unplayed."""
 
+    def comfort(self, on: bool) -> None:
+        """Let the caller, who waits for the model, hear that the line lives; or no longer."""
+
     def reconnect(self, reason: str) -> None:
         """Give up the connection and have a new one."""
 
@@ -55,6 +58,7 @@ class Watch:
         self._loop = loop or asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._owed = False
+        self._comforting = False
         self._begun = False
         self._stopped = False
 
@@ -194,14 +198,16 @@ class Watch:
         if owes is not self._owed:
             self._owed = owes
             self.caller.busy(now, Busy.ANSWER, owes)
+        if self._comforting and not self.model.awaited:
+            self._comfort(False)
         self._arm()
 
     def _due_at(self) -> float | None:
         due = self.caller.due_at()
         if self.caller.ending is not None:
             return due  # that has a limit of its own
-        model = self.model.due_at()
-        return model if due is None else due if model is None else min(due, model)
+        comfort = None if self._comforting else self.model.comfort_at()
+        return min((at for at in (due, self.model.due_at(), comfort) if at is not None), default=None)
 
     def _arm(self) -> None:
         """A deadline that moves away is noticed when the timer fires, so that most changes cost no timer."""
@@ -225,8 +231,15 @@ class Watch:
             self.model.asked(now)
             self._do(self._helper.tell, action.text)
         if self.caller.ending is None and not self._stopped:
+            comfort = self.model.comfort_at()
+            if comfort is not None and comfort <= now and not self._comforting:
+                self._comfort(True)
             self._help(self.model.act(now))
         self._changed(self._loop.time())
+
+    def _comfort(self, on: bool) -> None:
+        self._comforting = on
+        self._do(self._helper.comfort, on)
 
     def _help(self, remedy: Remedy | None) -> None:
         model, helper = self.model, self._helper

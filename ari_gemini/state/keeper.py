@@ -10,14 +10,15 @@ import structlog
 
 from ari_gemini.errors import StateError
 from ari_gemini.state.record import CallState
-from ari_gemini.state.store import LIFETIME, StateStore
+from ari_gemini.state.store import StateStore
 
 INTERVAL = 0.5
 """Seconds between two writes: what was said in them is lost with a worker that is killed, and no more."""
 MAX_PAUSE = 10.0
 """Seconds: while the store fails the pause doubles up to this."""
-REFRESH = LIFETIME / 6
-"""Seconds after which the record is written though nothing has changed: it must not expire under the call."""
+REFRESH = 30.0
+"""Seconds after which the record is written though nothing has changed: it must not expire under the call,
+and a store that was restarted empty, while nothing was written, must not stay without it."""
 
 log = structlog.get_logger(__name__)
 

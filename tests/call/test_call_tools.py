@@ -17,6 +17,7 @@ from ari_gemini.audio.wav import write_wav
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call import call as call_module
 from ari_gemini.call.keys import TEXT
+from ari_gemini.call.model_watch import StallSettings
 from ari_gemini.errors import AriTimeout, Cause
 from ari_gemini.realtime.events import (
     AudioDelta,
@@ -232,9 +233,11 @@ async def test_a_long_silence_while_a_tool_works_is_filled_until_the_model_speak
     await rig.done()
 
 
-async def test_a_model_that_does_not_speak_of_its_result_leaves_silence(clock, rig) -> None:
+@pytest.mark.parametrize("comfort_after", [0.0, 2.5])
+async def test_a_model_that_does_not_speak_of_its_result(clock, rig, comfort_after: float) -> None:
+    """Without a sign of life it leaves silence; with one, the sound goes on without a break."""
     work = Work()
-    rig.equip(work, filler_after=1.0)
+    rig.equip(work, filler_after=1.0, stall=StallSettings(comfort_after=comfort_after))
     session = await rig.up()
     await session.ask("work")
     await asyncio.sleep(2)
@@ -245,7 +248,9 @@ async def test_a_model_that_does_not_speak_of_its_result_leaves_silence(clock, r
     assert any(audible(rig, lingering))
     over = len(rig.connection.written)
     await asyncio.sleep(5)
-    assert not any(audible(rig, over))
+    assert any(audible(rig, over)) is (comfort_after > 0)
+    if comfort_after:
+        assert comfort_tone(AudioFormat(8000)) * 5 in rig.connection.speech
     rig.call.end(Cause.CALLER_HANGUP)
     await rig.done()
 

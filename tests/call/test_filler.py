@@ -112,6 +112,16 @@ def test_lingering_is_never_prolonged() -> None:
     assert filler.over
 
 
+def test_it_may_stay_until_the_model_speaks() -> None:
+    filler = Filler(FORMAT, 0.0, b"", sound("xyz"))
+    filler.linger(0.04)
+    assert heard(filler, "-") == "x"
+    filler.stay()
+    assert (heard(filler, "-------"), filler.over) == ("yzxyzxy", False)
+    heard(filler, "s")
+    assert filler.over
+
+
 @pytest.mark.parametrize(
     ("after", "prompt", "loop", "said"),
     [(-0.1, b"", b"", "-0.1 s"), (1.0, b"abc", b"", "3 bytes"), (1.0, b"", b"a", "1 bytes")],

@@ -79,6 +79,20 @@ def test_after_an_answer_it_begins_with_a_nudge_again() -> None:
     assert acts(model, 28) == [(28.0, NUDGE)]
 
 
+def test_when_a_waiting_caller_is_to_hear_that_the_line_lives() -> None:
+    assert watch().comfort_at() is None
+    assert spoken(10.0).comfort_at() == 12.5
+    assert spoken(10.0, comfort_after=0).comfort_at() is None
+    assert spoken(10.0, stall_after=0).comfort_at() is None
+    model = spoken(10.0)
+    model.model_audio(11.0, LOUD, 40)
+    assert model.comfort_at() is None
+    model.played_out(13.0)
+    assert model.comfort_at() == 14.0, "silence in mid-turn is never meant"
+    model.session_lost(13.5)
+    assert model.comfort_at() is None, "whoever looks for a new one sees to that"
+
+
 def test_nobody_owes_anything_at_the_beginning() -> None:
     assert watch().due_at() is None
     assert watch().act(1e9) is None

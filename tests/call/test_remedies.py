@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import Any
 
 import pytest
 
+from ari_gemini.audio.comfort import comfort_tone
+from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.model_watch import NUDGE, Fault
 from ari_gemini.call.remedies import Remedies
 from ari_gemini.errors import Cause
-from ari_gemini.realtime.events import AudioDelta
+from ari_gemini.realtime.events import AudioDelta, GenerationComplete, TurnComplete
 from ari_gemini.realtime.session import Resume
 
 SPEECH = struct.pack("<h", 9000) * 24_000
@@ -59,6 +62,27 @@ async def test_to_reconnect_is_to_resume_the_session(rig, until) -> None:
     await until(lambda: len(rig.sessions) == 2)
     assert session.closed
     assert rig.resumes == [None, resume]
+    await over(rig)
+
+
+async def test_a_waiting_caller_hears_a_soft_tone_until_the_model_speaks(clock, rig) -> None:
+    session = await rig.up()
+    remedies, written = Ends().remedies(rig.call), rig.connection.written
+    remedies.comfort(True)
+    begin = len(written)
+    await asyncio.sleep(4.0)
+    sound = b"".join(pcm for pcm, _ in written[begin:])
+    period = comfort_tone(AudioFormat(8000))
+    assert sound.startswith(period)
+    await session.say(AudioDelta(SPEECH, 24_000), GenerationComplete(), TurnComplete())
+    await asyncio.sleep(3.0)
+    remedies.comfort(True)
+    await asyncio.sleep(1.0)
+    assert any(written[-1][0])
+    remedies.comfort(False)
+    begin = len(written)
+    await asyncio.sleep(1.0)
+    assert not any(any(pcm) for pcm, _ in written[begin + 1 :])
     await over(rig)
 
 

@@ -74,6 +74,7 @@ class Call:
     def __init__(self, stall: StallSettings = STALL, limits: CallerLimits = LIMITS) -> None:
         self.loop = Loop()
         self.done: list[tuple] = []
+        self.comforted: list[tuple[float, bool]] = []
         self.watch = Watch(self, structlog.get_logger(), loop=self.loop)
         self.settings = stall, limits
 
@@ -85,6 +86,9 @@ class Call:
 
     def nudge(self, text: str, fault: Fault) -> None:
         self.note("nudge", text, fault)
+
+    def comfort(self, on: bool) -> None:
+        self.comforted.append((self.loop.now - BEGIN, on))
 
     def reconnect(self, reason: str) -> None:
         self.note("reconnect", reason)
@@ -278,11 +282,55 @@ def test_a_deadline_that_moves_away_costs_no_timer(call: Call) -> None:
     made = call.loop.made
     for _ in range(1000):
         call.watch.asked()
-        call.loop.advance(0.005)
+        call.loop.advance(0.002)
     assert call.loop.made == made
     call.loop.advance(8)
-    assert call.loop.made <= made + 2, "one that found a later deadline, one for that"
+    assert call.loop.made <= made + 3, "one that found a later deadline, one for the tone, one for the nudge"
     assert [done[1] for done in call.took()] == ["nudge"]
+
+
+def test_a_caller_who_waits_hears_that_the_line_lives(call: Call) -> None:
+    call.begin()
+    say(call, 1.0)
+    call.loop.advance(4.0)
+    call.watch.model_audio(LOUD, 24000)
+    call.loop.advance(1.0)
+    call.watch.played_out()
+    call.loop.advance(3.0)
+    call.watch.caller_started()
+    call.loop.advance(1.0)
+    call.watch.caller_stopped()
+    call.loop.advance(2.4)
+    answer(call)
+    call.loop.advance(5.0)
+    assert call.comforted == [
+        (3.5, True),  # after his sentence
+        (5.0, False),  # the model speaks
+        (7.0, True),  # its sound ran dry in mid-turn
+        (9.0, False),  # he speaks himself
+    ]
+    assert call.took() == []
+
+
+def test_the_sign_of_life_goes_on_through_nudges_and_ends_with_the_session(call: Call) -> None:
+    call.begin()
+    call.watch.asked()
+    call.loop.advance(15.0)
+    call.watch.session_lost()
+    call.loop.advance(15.0)
+    call.watch.session_changed()
+    call.loop.advance(3.0)
+    call.watch.tools_busy(True)
+    assert call.comforted == [(2.5, True), (15.0, False), (32.5, True), (33.0, False)]
+
+
+def test_without_a_sign_of_life(call: Call) -> None:
+    call.settings = StallSettings(comfort_after=0), LIMITS
+    call.begin()
+    call.watch.asked()
+    call.loop.advance(30.0)
+    assert call.comforted == []
+    assert len(call.took()) == 3
 
 
 def test_audio_costs_no_timer_and_no_measuring(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,8 @@ FAULT_EVERY = (0.3, 1.5)
 COMMON_EVERY = (15.0, 45.0)
 """Seconds from one fault of the whole service to the next."""
 SAMPLE_EVERY = 5.0
+TELL_EVERY = 12
+"""Samples, a minute, between two lines about how it goes."""
 MIB = 2**20
 MEMORY_LIMIT = 16 * MIB
 """Growth, from the middle of the run to its end, of this process, the simulator included."""
@@ -215,7 +217,8 @@ class Soak:
         session.disconnect(*self._rng.choice(list(CLOSES.values())))
 
     def _reset(self, session: SimulatedSession) -> None:
-        self._scene.gemini_line.tunnel(session.address).reset()
+        with suppress(LookupError):  # the call is leaving it in this moment
+            self._scene.gemini_line.tunnel(session.address).reset()
 
     def _cut(self, session: SimulatedSession) -> None:
         session.cut()
@@ -277,11 +280,19 @@ class Soak:
         await asyncio.sleep(1.0)
 
     async def _sample(self) -> None:
-        process = psutil.Process()
+        process, tally = psutil.Process(), self.tally
         while True:
             await asyncio.sleep(SAMPLE_EVERY)
-            self.tally.memory.append(process.memory_info().rss)
-            self.tally.asterisk_memory.append(self._scene.asterisk.resident_bytes())
+            tally.memory.append(process.memory_info().rss)
+            tally.asterisk_memory.append(self._scene.asterisk.resident_bytes())
+            if len(tally.memory) % TELL_EVERY == 0:
+                print(
+                    f"{self._end - time.monotonic():.0f} s left, {tally.calls} calls, "
+                    f"{len(tally.lost)} lost, {tally.faults.total()} faults, "
+                    f"{tally.memory[-1] / MIB:.0f} MiB",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 def microphone(rng: random.Random) -> Samples:

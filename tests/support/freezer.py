@@ -97,8 +97,12 @@ class Freezer:
             asyncio.get_running_loop().add_reader(self._listener, self._take)
 
     def tunnel(self, upstream: tuple[str, int]) -> Tunnel:
-        """The tunnel whose own address towards the target is ``upstream``. Raises StopIteration for none."""
-        return next(tunnel for tunnel in self.tunnels if tunnel.upstream == upstream)
+        """The tunnel whose own address towards the target is ``upstream``. Raises LookupError for none: it
+        may have ended though its target does not know yet."""
+        for tunnel in self.tunnels:
+            if tunnel.upstream == upstream:
+                return tunnel
+        raise LookupError(upstream)
 
     def _take(self) -> None:
         assert self._listener is not None
