@@ -26,8 +26,9 @@ if __name__ == "__main__":
 from harness.asterisk import PHONES, Asterisk
 from harness.faults import FAULTS, Fault, Trial, run, run_common
 from harness.phone import Phone
+from harness.restart import ASTERISK_KILLED, Restart, kill_and_call_again
 from harness.scene import Caller, phone_directory, staged
-from harness.takeover import CLASSIC_KILLED, OUTBOUND_KILLED, kill_and_take_over
+from harness.takeover import CLASSIC_KILLED, OUTBOUND_KILLED, REDIS_KILLED, kill_and_take_over
 
 AT_ONCE = 5
 """Calls: what two cores carry besides five phones, Asterisk and the simulator without being late."""
@@ -64,7 +65,7 @@ def _spread(values: Sequence[float]) -> str:
 async def batch(asterisk: Asterisk, work: Path, faults: Sequence[Fault]) -> list[Trial]:
     """One call for each of these faults, at once; a common fault befalls all of them."""
     async with AsyncExitStack() as stack:
-        scene = await stack.enter_async_context(staged(asterisk))
+        scene = await stack.enter_async_context(staged(asterisk, with_redis=faults[0].with_redis))
         callers = []
         for number, _ in zip(PHONES, faults, strict=False):
             phone = Phone(phone_directory(work, number), asterisk, number)
@@ -99,13 +100,25 @@ async def takeovers(asterisk: Asterisk, work: Path, runs: int, name: str) -> lis
                 await stack.enter_async_context(Phone(phone_directory(work, number), asterisk, number))
                 for number in PHONES[: min(AT_ONCE, runs - done)]
             ]
-            went = await kill_and_take_over(
-                asterisk, phone_directory(work, "workers"), phones, is_outbound=name == OUTBOUND_KILLED
-            )
+            went = await kill_and_take_over(asterisk, phone_directory(work, "workers"), phones, name)
         for trial in went.trials:
             _complain(trial)
         trials += went.trials
     return trials
+
+
+async def restarts(asterisk: Asterisk, work: Path, runs: int) -> list[Restart]:
+    """Asterisk itself is killed: two callers are lost each time, and two others served."""
+    went = []
+    for number in range(runs):
+        print(f"{ASTERISK_KILLED}: {number} of {runs}", file=sys.stderr)
+        async with AsyncExitStack() as stack:
+            phones = [
+                await stack.enter_async_context(Phone(phone_directory(work, number), asterisk, number))
+                for number in PHONES[:4]
+            ]
+            went.append(await kill_and_call_again(asterisk, phones[:2], phones[2:]))
+    return went
 
 
 def _complain(trial: Trial) -> None:
@@ -121,7 +134,8 @@ def main() -> int:
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     chosen = [fault for fault in FAULTS if arguments.only in fault.name]
-    killed = [name for name in (OUTBOUND_KILLED, CLASSIC_KILLED) if arguments.only in name]
+    killed = [n for n in (OUTBOUND_KILLED, REDIS_KILLED, CLASSIC_KILLED) if arguments.only in n]
+    restarted: list[Restart] = []
     with tempfile.TemporaryDirectory() as directory:
         asterisk = Asterisk(Path(directory) / "asterisk-of-the-faults")
         try:
@@ -129,11 +143,20 @@ def main() -> int:
             results = asyncio.run(suite(asterisk, Path(directory), arguments.runs, chosen))
             for name in killed:
                 results[name] = asyncio.run(takeovers(asterisk, Path(directory), arguments.runs, name))
+            if arguments.only in ASTERISK_KILLED:
+                restarted = asyncio.run(restarts(asterisk, Path(directory), arguments.runs))
         finally:
             asterisk.close()
     print(HEAD)
     for name, trials in results.items():
         print(row(name, trials))
+    if restarted:
+        connected = _spread([1000 * went.connected for went in restarted])
+        greeted = _spread([1000 * seconds for went in restarted for seconds in went.greeted])
+        print(
+            f"\n{ASTERISK_KILLED}, {len(restarted)} times, p50 / max, ms: reached again {connected} after it "
+            f"was up; the next callers heard the model {greeted} after they dialled"
+        )
     return 1 if any(trial.complaints for trials in results.values() for trial in trials) else 0
 
 

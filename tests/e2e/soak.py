@@ -175,12 +175,20 @@ class Soak:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(3.0)  # way B is up before it is known who calls, and the model is there
         self.tally.calls += 1
+        begun = await caller.up()
         await asyncio.sleep(seconds)
         if not await caller.up():
-            self.tally.lost.append(f"{PHONES[number]} by way {way}")
+            what = "in mid-call" if begun else "before it began"
+            self._lose(f"{PHONES[number]} by way {way} {what}, {seconds:.0f} s before he wanted to hang up")
         await caller.hang_up()
         for path in asterisk.sounds.glob(f"{caller.channel.removeprefix('caller-')}*"):
             path.unlink()
+
+    def _lose(self, what: str) -> None:
+        self.tally.lost.append(what)
+        ends = [f"{o.cause.value}: {o.detail}" for o in self._scene.bot.watcher.outcomes]
+        odd = [end for end in ends if not end.startswith(Cause.CALLER_HANGUP.value)]
+        print(f"LOST {what}; ends so far: {odd}", file=sys.stderr, flush=True)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:

@@ -59,7 +59,7 @@ async def test_a_call_outlives(
 
 @pytest.mark.parametrize("fault", COMMON, ids=lambda fault: fault.name)
 async def test_all_calls_outlive(asterisk: Asterisk, phone: PhoneMaker, fault: Fault) -> None:
-    async with staged(asterisk) as scene:
+    async with staged(asterisk, with_redis=fault.with_redis) as scene:
         phones = [await phone(number) for number in PHONES[:3]]
         trials = await run_common(scene, fault, [Caller(scene.bot.gemini, each) for each in phones])
     for trial in trials:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from bot import WAY_A, WAY_B, running
-from harness.asterisk import Asterisk
+from bot import WAY_A, running
+from harness.asterisk import PHONES, Asterisk
 from harness.phone import PhoneMaker
+from harness.restart import kill_and_call_again
 from harness.tap import Way
 
 from ari_gemini.errors import Cause
@@ -123,38 +123,10 @@ async def _down(client: object) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_asterisk_is_killed_and_started_anew(
-    asterisk: Asterisk, phone: PhoneMaker, tmp_path: Path
-) -> None:
-    """Both ways at once: all calls end with a cause, and the next ones work."""
-    alice, bob = await phone("1001"), await phone("1002")
-    async with running(asterisk, "two_turns") as bot:
-        client = bot.service.client
-        assert client is not None
-        await alice.dial(WAY_A)
-        await bob.dial(WAY_B)
-        await asyncio.gather(alice.established(), bob.established())
-        await (await bot.session(2)).wait_for("turn_start")
-        asterisk.kill()
-        await bot.watcher.wait_outcomes(2)
-        causes = {outcome.cause for outcome in bot.watcher.outcomes}
-        assert causes <= {Cause.MEDIA_LOST, Cause.CALLER_HANGUP}
-        await bot.idle()
-        await asyncio.wait_for(_down(client), 10)
-        assert not bot.service.readiness.ready
-        await asterisk.restart()
-        await asyncio.wait_for(client.wait_connected(), 20)
-        assert bot.service.readiness.ready
-        # the global variable went with the old Asterisk
-        await asterisk.set_global("ARI_GEMINI_AUDIOSOCKET", str(bot.service.media.address))
-        carol, dave = await phone("1003"), await phone("1004")
-        for number, (one, way) in enumerate(((carol, WAY_A), (dave, WAY_B)), 3):
-            await one.dial(way)
-            await one.established()
-            await (await bot.session(number)).wait_for("turn_start")
-        for one in (carol, dave):
-            await one.hang_up()
-            await one.closed()
-        await bot.watcher.wait_outcomes(4)
-        await bot.idle()
-        await asterisk.empty()
+async def test_asterisk_is_killed_and_started_anew(asterisk: Asterisk, phone: PhoneMaker) -> None:
+    """Both ways at once: all calls end with a cause, nothing is left of them, and the next ones work."""
+    phones = [await phone(number) for number in PHONES[:4]]
+    went = await kill_and_call_again(asterisk, phones[:2], phones[2:])
+    print(f"\n{went}")
+    assert set(went.causes) <= {Cause.MEDIA_LOST, Cause.CALLER_HANGUP}
+    assert len(went.greeted) == 2

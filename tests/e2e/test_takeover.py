@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from harness.asterisk import PHONES, Asterisk
 from harness.phone import PhoneMaker
-from harness.takeover import kill_and_take_over
+from harness.takeover import CLASSIC_KILLED, OUTBOUND_KILLED, REDIS_KILLED, kill_and_take_over
 
 pytestmark = pytest.mark.asterisk
 
@@ -18,16 +18,22 @@ RESTART = 5.0
 """The same where the process itself must be started anew first."""
 
 
-@pytest.mark.parametrize("is_outbound", [True, False], ids=["another_runs", "started_anew"])
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [
+        pytest.param(OUTBOUND_KILLED, 10, id="another_runs"),
+        pytest.param(REDIS_KILLED, 3, id="another_runs_and_redis_had_died"),
+        pytest.param(CLASSIC_KILLED, 3, id="started_anew"),
+    ],
+)
 async def test_callers_outlive_their_worker(
-    asterisk: Asterisk, phone: PhoneMaker, tmp_path: Path, is_outbound: bool
+    asterisk: Asterisk, phone: PhoneMaker, tmp_path: Path, name: str, calls: int
 ) -> None:
-    calls, within = (10, WITHIN) if is_outbound else (3, RESTART)
     phones = [await phone(number) for number in PHONES[:calls]]
-    went = await kill_and_take_over(asterisk, tmp_path / "workers", phones, is_outbound=is_outbound)
+    went = await kill_and_take_over(asterisk, tmp_path / "workers", phones, name)
     for trial in went.trials:
         print(f"\n{trial.endured}, {trial.arrival}")
     print(f"\nconnected again after {[round(seconds, 2) for seconds in went.back]} s")
     assert [trial.complaints for trial in went.trials] == [[]] * calls
     assert len(went.back) == calls
-    assert max(went.back) <= within
+    assert max(went.back) <= (RESTART if name == CLASSIC_KILLED else WITHIN)

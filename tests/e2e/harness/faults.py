@@ -46,6 +46,8 @@ class Fault:
     outcome: Outcome = "resumed"
     each: bool = True
     """It befalls each call by itself; otherwise all calls of the service at once."""
+    with_redis: bool = False
+    """The calls' states are kept in Redis."""
 
 
 @dataclass(slots=True)
@@ -214,6 +216,20 @@ def _cut_ari(seconds: float) -> Deed:
     return deed
 
 
+def _lose_redis(seconds: float) -> Deed:
+    """It comes back with nothing in it."""
+
+    async def deed(scene: Scene, callers: Sequence[Caller]) -> None:
+        redis, loop = scene.redis, asyncio.get_running_loop()
+        assert redis is not None
+        for caller in callers:
+            caller.struck = time.monotonic()
+        redis.kill()
+        loop.call_later(seconds, loop.run_in_executor, None, redis.start)
+
+    return deed
+
+
 def _title(name: str) -> str:
     code, reason = CLOSES[name]
     return f"closed {code} {reason}".strip()
@@ -250,5 +266,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("Gemini refuses to resume", "model", _each(_refuse_resumption), "seeded"),
     Fault("the handle is dead", "model", _each(_lose_session), "seeded"),
     Fault("ARI cut for 10 s", "caller", _cut_ari(10.0), "same", each=False),
+    Fault("Redis killed, empty after 5 s", "caller", _lose_redis(5.0), "same", each=False, with_redis=True),
 )
 """In the order of the table."""

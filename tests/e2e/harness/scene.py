@@ -3,7 +3,9 @@
 ::
 
     phones ── Asterisk ──────────────── the service ── gemini_line (Freezer) ── simulated Gemini
-                  └──── ari_line (Freezer) ──┘  └── a function over HTTP that answers when told
+                  └──── ari_line (Freezer) ──┘ ││
+                                               │└── a function over HTTP that answers when told
+                                               └── Redis, where the calls' states are, if wanted
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 from bot import WAY_A, Bot, running
 from support.freezer import Freezer
+from support.redis_server import RedisServer
 
 from ari_gemini.simulator.gemini_connection import SimulatedSession
 from ari_gemini.simulator.gemini_live import GeminiSimulator
@@ -89,13 +93,21 @@ class Scene:
     """Everything that a fault can befall."""
 
     def __init__(
-        self, asterisk: Asterisk, bot: Bot, gemini_line: Freezer, ari_line: Freezer, slow: SlowFunction
+        self,
+        asterisk: Asterisk,
+        bot: Bot,
+        gemini_line: Freezer,
+        ari_line: Freezer,
+        *,
+        slow: SlowFunction,
+        redis: RedisServer | None,
     ) -> None:
         self.asterisk = asterisk
         self.bot = bot
         self.gemini_line = gemini_line
         self.ari_line = ari_line
         self.slow = slow
+        self.redis = redis
 
 
 INSTRUCTIONS = "You speak with caller {caller_number}."
@@ -115,34 +127,47 @@ async def staged(
     environ: Mapping[str, str] | None = None,
     simulator: Mapping[str, Any] | None = None,
     ways: bool = True,
+    with_redis: bool = False,
     **calls: str,
 ) -> AsyncIterator[Scene]:
     """A service with its default settings. Leaving checks that nothing is left of any call, if ``ways``."""
     slow = SlowFunction()
-    url = await slow.start()
-    try:
-        async with Freezer() as gemini_line, Freezer((asterisk.address, 8088)) as ari_line:
-            slow_function = {
-                "description": "Looks something up.",
-                "url": url + "{caller}",
-                "parameters": {"caller": {"type": "string"}},
-            }
-            settings = {
-                "ARI_GEMINI__GEMINI__BASE_URL": "ws://{}:{}".format(*gemini_line.address),
-                "ARI_GEMINI__ARI__URL": "http://{}:{}".format(*ari_line.address),
-                "ARI_GEMINI__AGENTS__DEFAULT__INSTRUCTIONS": INSTRUCTIONS,
-                "ARI_GEMINI__AGENTS__DEFAULT__TOOLS": json.dumps([SLOW]),
-                "ARI_GEMINI__TOOLS": json.dumps({"named": {SLOW: slow_function}}),
-                **(environ or {}),
-            }
-            async with running(asterisk, scenario, simulator=simulator, environ=settings, **calls) as bot:
-                gemini_line.target = ("127.0.0.1", bot.gemini.port)
-                yield Scene(asterisk, bot, gemini_line, ari_line, slow)
-                if ways:
-                    await asterisk.empty(10.0)
-                    await bot.idle()
-    finally:
-        await slow.stop()
+    async with contextlib.AsyncExitStack() as stack:
+        redis = None
+        if with_redis:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            redis = stack.enter_context(RedisServer(directory))
+        url = await slow.start()
+        stack.push_async_callback(slow.stop)
+        gemini_line = await stack.enter_async_context(Freezer())
+        ari_line = await stack.enter_async_context(Freezer((asterisk.address, 8088)))
+        slow_function = {
+            "description": "Looks something up.",
+            "url": url + "{caller}",
+            "parameters": {"caller": {"type": "string"}},
+        }
+        settings = {
+            "ARI_GEMINI__GEMINI__BASE_URL": "ws://{}:{}".format(*gemini_line.address),
+            "ARI_GEMINI__ARI__URL": "http://{}:{}".format(*ari_line.address),
+            "ARI_GEMINI__AGENTS__DEFAULT__INSTRUCTIONS": INSTRUCTIONS,
+            "ARI_GEMINI__AGENTS__DEFAULT__TOOLS": json.dumps([SLOW]),
+            "ARI_GEMINI__TOOLS": json.dumps({"named": {SLOW: slow_function}}),
+            **(in_redis(redis) if redis is not None else {}),
+            **(environ or {}),
+        }
+        bot = await stack.enter_async_context(
+            running(asterisk, scenario, simulator=simulator, environ=settings, **calls)
+        )
+        gemini_line.target = ("127.0.0.1", bot.gemini.port)
+        yield Scene(asterisk, bot, gemini_line, ari_line, slow=slow, redis=redis)
+        if ways:
+            await asterisk.empty(10.0)
+            await bot.idle()
+
+
+def in_redis(redis: RedisServer) -> dict[str, str]:
+    """Settings of a service that keeps the calls' states there."""
+    return {"ARI_GEMINI__STATE__STORE": "redis", "ARI_GEMINI_STATE_URL": redis.url}
 
 
 class Caller:
@@ -169,7 +194,11 @@ class Caller:
     @property
     def session(self) -> SimulatedSession:
         """The newest connection that was set up."""
-        return [s for s in self.sessions if s.record.count("setup_complete")][-1]
+        return self._standing[-1]
+
+    @property
+    def _standing(self) -> list[SimulatedSession]:
+        return [s for s in self.sessions if s.record.count("setup_complete")]
 
     @property
     def said(self) -> list[Said]:
@@ -180,7 +209,7 @@ class Caller:
         """Dial, and hear the greeting out."""
         await self.phone.dial(self.way, self._microphone(silence(0)))
         self._up = (await self.phone.established(20.0)).time
-        await until(lambda: bool(self.sessions), lambda: "no session for this caller")
+        await until(lambda: bool(self._standing), lambda: "no session for this caller")
         await self.session.wait_for("turn_complete", timeout=20)
         await self.quiet()
 

@@ -1,5 +1,6 @@
 """A worker is killed with calls up, and another goes on with them: in outbound mode one that runs already,
-with the classic connection the same one, started anew.
+with the classic connection the same one, started anew. The calls' states are in a directory, or in a Redis
+that has been killed itself before, and came back with nothing in it.
 
 The callers are in the middle of a sentence. What they say until somebody takes over is lost; once they are
 connected again they ask anew.
@@ -11,11 +12,12 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bot import OUTBOUND, WAY_A, outbound
+from support.redis_server import RedisServer
 
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 
@@ -24,10 +26,11 @@ from .command import CONNECTED, Command, Running
 from .faults import HEARD_WELL, Trial
 from .measure import endured, is_voice
 from .phone import Phone
-from .scene import INSTRUCTIONS, SCENARIO, Caller, until
+from .scene import INSTRUCTIONS, SCENARIO, Caller, in_redis, until
 from .tap import Way
 
 OUTBOUND_KILLED = "kill -9 of a worker, another one running (outbound)"
+REDIS_KILLED = "kill -9 of a worker, another one running (outbound), after kill -9 of Redis"
 CLASSIC_KILLED = "kill -9 of the only worker, started anew at once (classic)"
 _INTO_THE_SENTENCE = 0.5
 
@@ -44,11 +47,20 @@ class Takeover:
 class Workers:
     """Processes that share Asterisk, the simulated Gemini and the calls' states. ``work``: a directory."""
 
-    def __init__(self, work: Path, asterisk: Asterisk, gemini: GeminiSimulator, *, is_outbound: bool) -> None:
+    def __init__(
+        self,
+        work: Path,
+        asterisk: Asterisk,
+        gemini: GeminiSimulator,
+        *,
+        is_outbound: bool,
+        redis: RedisServer | None = None,
+    ) -> None:
         self._work = work
         self._asterisk = asterisk
         self._gemini = gemini
         self._outbound = is_outbound
+        self._redis = redis
         self._commands: dict[str, Command] = {}
 
     @asynccontextmanager
@@ -66,32 +78,41 @@ class Workers:
 
     def _settings(self) -> dict[str, str]:
         return {
-            "ARI_GEMINI__STATE__DIRECTORY": str(self._work / "state"),
+            **(
+                {"ARI_GEMINI__STATE__DIRECTORY": str(self._work / "state")}
+                if self._redis is None
+                else in_redis(self._redis)
+            ),
             "ARI_GEMINI__AGENTS__DEFAULT__INSTRUCTIONS": INSTRUCTIONS,
             **(outbound(self._asterisk) if self._outbound else {}),
         }
 
 
-async def kill_and_take_over(
-    asterisk: Asterisk, work: Path, phones: Sequence[Phone], *, is_outbound: bool
-) -> Takeover:
-    """Let it happen to these phones' calls at once."""
-    async with GeminiSimulator(SCENARIO) as gemini:
-        workers = Workers(work, asterisk, gemini, is_outbound=is_outbound)
+async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Phone], name: str) -> Takeover:
+    """Let it happen to these phones' calls at once. ``name``: which of the ``..._KILLED``."""
+    is_outbound = name != CLASSIC_KILLED
+    async with AsyncExitStack() as stack:
+        gemini = await stack.enter_async_context(GeminiSimulator(SCENARIO))
+        redis = None
+        if name == REDIS_KILLED:
+            os.makedirs(work / "redis")
+            redis = stack.enter_context(RedisServer(work / "redis"))
+        workers = Workers(work, asterisk, gemini, is_outbound=is_outbound, redis=redis)
         callers = [Caller(gemini, phone, OUTBOUND if is_outbound else WAY_A) for phone in phones]
         async with workers.worker("first") as first:
             await asyncio.gather(*(caller.begin() for caller in callers))
+            if redis is not None:
+                redis.kill()
+                await asyncio.gather(*(caller.ask("ask_hours") for caller in callers))
+                redis.start()
+                await asyncio.gather(*(caller.ask("ask_hours") for caller in callers))
             if is_outbound:
                 async with workers.worker("second"):
-                    return await _course(asterisk, callers, first)
+                    await _strike(callers, first)
+                    return await _aftermath(asterisk, callers, name)
             await _strike(callers, first)
         async with workers.worker("first"):
-            return await _aftermath(asterisk, callers, CLASSIC_KILLED)
-
-
-async def _course(asterisk: Asterisk, callers: Sequence[Caller], first: Running) -> Takeover:
-    await _strike(callers, first)
-    return await _aftermath(asterisk, callers, OUTBOUND_KILLED)
+            return await _aftermath(asterisk, callers, name)
 
 
 async def _strike(callers: Sequence[Caller], first: Running) -> None:
