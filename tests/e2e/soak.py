@@ -168,7 +168,8 @@ class Soak:
     async def _call(self, number: int, seconds: float, rng: random.Random) -> None:
         asterisk, way = self._scene.asterisk, rng.choice((WAY_A, WAY_B))
         async with self._connected():
-            caller = await asterisk.call(way, rng.choice(self._microphones), caller=PHONES[number])
+            sound = rng.choice(self._microphones)
+            caller = await asterisk.call(way, sound, caller=PHONES[number], record=False)
             for _ in range(200):
                 if await caller.up():
                     break

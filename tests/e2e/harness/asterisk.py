@@ -77,7 +77,7 @@ exten => _10XX,1,Dial(PJSIP/${EXTEN},30)
 
 [test-caller]
 ; v(1): without it MixMonitor writes everything at half its level.
-exten => talk,1,MixMonitor(,r(${HEARD})nv(1))
+exten => talk,1,ExecIf($["${HEARD}" != ""]?MixMonitor(,r(${HEARD})nv(1)))
  same => n,Playback(${MICROPHONE})
  same => n,Wait(600)
 """
@@ -232,8 +232,10 @@ class Asterisk:
         context: str = "from-internal",
         caller: str = "1999",
         variables: Mapping[str, str] | None = None,
+        record: bool = True,
     ) -> LocalCaller:
-        """A caller that dials ``extension``, says ``microphone`` (8 kHz) once it is answered, and records.
+        """A caller that dials ``extension`` and says ``microphone`` (8 kHz) once it is answered. Unless
+        ``record`` is False, it records what it hears.
 
         The microphone should hold silence for the rest of the call: at its end the caller falls silent.
         """
@@ -243,14 +245,16 @@ class Asterisk:
         body = {
             "variables": {
                 "MICROPHONE": f"/run/sounds/{name}-mic",
-                "HEARD": f"/run/sounds/{heard.name}",
+                "HEARD": f"/run/sounds/{heard.name}" if record else "",
                 **(variables or {}),
             }
         }
         channel = f"caller-{name}"
+        # Without its format a Local channel has Asterisk resample everything to 192 kHz and back.
         await self.ari(
             "POST", "channels", body, endpoint=f"Local/{extension}@{context}/n", context="test-caller",
-            extension="talk", priority="1", callerId=caller, channelId=channel, otherChannelId=f"{channel}-2",
+            extension="talk", priority="1", callerId=caller, formats="slin", channelId=channel,
+            otherChannelId=f"{channel}-2",
         )  # fmt: skip
         return LocalCaller(self, channel, heard)
 
