@@ -24,6 +24,7 @@ from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.server import AudioSocketSettings
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.call import Call
+from ari_gemini.call.model_watch import StallSettings
 from ari_gemini.config import ENV_PREFIX, Config, load_config
 from ari_gemini.errors import AriGeminiError, CallEnded, Cause, ConfigError
 from ari_gemini.gemini.settings import GeminiSettings
@@ -54,6 +55,7 @@ AGENT = Agent(
     ),
     greeting="Greet the caller and ask how you can help.",
     tools=("hangup_call",),
+    stall=StallSettings(comfort_after=0),  # the simulated caller takes every sound for an answer
 )
 
 LEGEND = """

@@ -244,9 +244,12 @@ FAULTS: tuple[Fault, ...] = (
             "shutdown",
             "not implemented",
             "aborted",
+            "goAway ignored",
             "internal error",
             "deadline",
             "unavailable",
+            "quota",
+            "exhausted",
         )
     ),
     Fault("closed 1000", "model", _close("normal"), "seeded"),
