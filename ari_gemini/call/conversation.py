@@ -116,6 +116,8 @@ class Conversation:
 
     def cut_off(self) -> None:
         """Silence the model, which does not know of it yet: the rest of its turn is thrown away."""
+        if self.watch is not None:
+            self.watch.cut_off()
         self._act(Happening.CUT_OFF)
 
     def tools_answered(self) -> None:

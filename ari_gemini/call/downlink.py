@@ -211,17 +211,14 @@ class Downlink:
             self._filler = Filler(AudioFormat(self.rate), after_s, prompt, loop)
             self._busy = True
 
-    def fill_until_speech(self, loop: bytes) -> None:
-        """The caller has waited in silence for long enough: let him hear ``loop`` (at ``rate`` Hz) from the
-        next frame on, until the model speaks.
+    def fill_at_once(self, after_s: float, loop: bytes) -> None:
+        """The caller has waited for long enough: as ``fill``, but from the next frame on. ``after_s`` counts
+        when something has interrupted it.
 
-        What fills the silence already goes on instead. Does nothing before ``start`` and after ``stop``.
-        Raises ValueError as ``Filler`` does.
+        What fills the silence already, lingering perhaps, goes on instead.
         """
-        if self._connection is None:
-            return
         if self._filler is None:
-            self.fill(0.0, b"", loop)
+            self.fill(after_s, b"", loop)
         if self._filler is not None:
             self._filler.stay()
 

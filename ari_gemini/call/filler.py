@@ -67,8 +67,9 @@ class Filler:
             self._sound, self._at = self._loop, 0
 
     def stay(self) -> None:
-        """Go on until the model speaks, however long that takes."""
-        self._lingers = True
+        """Begin at once, and go on until told otherwise: linger no longer."""
+        self._waited = self._patience
+        self._lingers = False
         self._left = math.inf
 
     def linger(self, seconds: float) -> None:

@@ -73,9 +73,9 @@ class StallSettings(BaseModel):
     """Seconds that an answer may take. 0: the model is not watched. Five times what a model that does not
     think was recorded to need; one that thinks at length wants more. Judgement."""
     comfort_after: float = Field(default=2.5, ge=0, le=300)
-    """Seconds that the caller waits for an answer in silence before he hears a soft tone. 0: never. Beyond
-    what a model that does not think needs (1.6 s), and below what makes people ask whether anybody is there.
-    Judgement."""
+    """Seconds that the caller waits for an answer in silence before he hears a soft tone, at most
+    ``stall_after``. 0: never. Beyond what a model that does not think needs (1.6 s), and below what makes
+    people ask whether anybody is there. Judgement."""
     nudge: Instruction = NUDGE
     max_nudges: int = Field(default=3, ge=0, le=100)
     """In one call; when they are spent, the next fault is answered by a new connection."""
@@ -157,6 +157,8 @@ class ModelWatch:
         self._since = 0.0
         self._waited = 0.0
         """Seconds waited for the answer before ``_since``."""
+        self._silent_since = 0.0
+        """Since when the caller waits: neither a remedy nor a new connection is an answer."""
         self._tried: Remedy | None = None  # the strongest remedy for what is owed
         self._pending: tuple[Fault, float] | None = None  # and when it is acted upon
         self._resting: set[_Rest] = set()
@@ -180,7 +182,7 @@ class ModelWatch:
     @property
     def listening(self) -> bool:
         """Whether ``model_audio`` can change anything. False: its sound need be neither measured nor told."""
-        return not (self._turn.audible and self._turn.open and self.heard)
+        return self.owes or not (self._turn.audible and self._turn.open and self.heard)
 
     def due_at(self) -> float | None:
         """When ``act`` is to be called, if nothing else happens before."""
@@ -192,10 +194,10 @@ class ModelWatch:
 
     def comfort_at(self) -> float | None:
         """When a caller who is still waiting then is to hear that the line lives."""
-        after = self.settings.comfort_after
+        after = min(self.settings.comfort_after, self.settings.stall_after)
         if not after or not self.awaited:
             return None
-        return self._since + (min(after, REST_SECONDS) if self._debt is _Debt.REST else after)
+        return self._silent_since + (min(after, REST_SECONDS) if self._debt is _Debt.REST else after)
 
     def act(self, now: float) -> Remedy | None:
         """What is to be done now. After GIVE_UP nothing more ever is."""
@@ -259,8 +261,10 @@ class ModelWatch:
     def session_changed(self, now: float) -> None:
         """There is a new one."""
         self._leave_turn(now)
+        silent_since = self._silent_since
         self._rest(now, _Rest.NO_SESSION, resting=False)
         self._begin_anew(now)
+        self._silent_since = silent_since
 
     # What it does.
 
@@ -312,6 +316,10 @@ class ModelWatch:
         elif self._debt is not None and not self._resting:
             self._failed(now, Fault.EMPTY_TURN)
 
+    def cut_off(self) -> None:
+        """We stopped it: the rest of its turn is not wanted."""
+        self._close_turn()
+
     def interrupted(self, now: float) -> None:
         """The provider stopped it, for the caller speaks or a tool's answer is urgent."""
         self._close_turn()
@@ -344,7 +352,8 @@ class ModelWatch:
         self._waited = 0.0
 
     def _begin_anew(self, now: float) -> None:
-        self._since, self._waited, self._pending = now, 0.0, None
+        self._since = self._silent_since = now
+        self._waited, self._pending = 0.0, None
 
     def _rest(self, now: float, why: _Rest, *, resting: bool) -> None:
         if resting:
@@ -387,7 +396,7 @@ class ModelWatch:
             return
         self._tried = remedy
         self._debt = _Debt.ASKED
-        self._begin_anew(now)
+        self._since, self._waited, self._pending = now, 0.0, None
 
     def _doubtful(self, fault: Fault) -> bool:
         """Nothing but our own ears says that an answer is owed, and nothing has been tried to get it."""

@@ -13,6 +13,10 @@ from ari_gemini.call.texts import Texts
 from ari_gemini.call.watch import Helper
 from ari_gemini.errors import Cause
 
+AGAIN_SECONDS = 2.0
+"""Silence until the soft tone comes back to a caller who still waits, after he himself or something else was
+to be heard, s."""
+
 
 class Remedies(Helper):
     """For one call. ``give_up`` and ``end`` end it, the first after an apology."""
@@ -39,10 +43,10 @@ class Remedies(Helper):
         self._texts.tell(text)
 
     def comfort(self, on: bool) -> None:
-        """Let the caller hear a soft tone until the model speaks; or no longer."""
+        """Let the caller hear a soft tone; or no longer."""
         downlink = self._conversation.downlink
         if on:
-            downlink.fill_until_speech(comfort_tone(AudioFormat(downlink.rate)))
+            downlink.fill_at_once(AGAIN_SECONDS, comfort_tone(AudioFormat(downlink.rate)))
         else:
             downlink.stop_filling()
 

@@ -146,10 +146,11 @@ class Watch:
         if not model.listening:
             return
         now = self._loop.time()
-        was_heard = model.heard
+        was_heard, owed = model.heard, model.owes
         model.model_audio(now, level_dbfs(pcm), len(pcm) / SAMPLE_BYTES * 1000 / rate)
         if model.heard and not was_heard:
             self.caller.model_started(now)
+        if (model.heard, model.owes) != (was_heard, owed):
             self._changed(now)
 
     def played_out(self) -> None:
@@ -158,6 +159,11 @@ class Watch:
         self.model.played_out(now)
         self.caller.model_stopped(now)
         self._changed(now)
+
+    def cut_off(self) -> None:
+        """We stop it: the rest of its turn is not wanted."""
+        self.model.cut_off()
+        self._changed(self._loop.time())
 
     def interrupted(self) -> None:
         """The provider stopped it, and what is unplayed is thrown away."""

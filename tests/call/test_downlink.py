@@ -588,7 +588,7 @@ def test_what_fills_lingers_no_longer_than_told(line: Line) -> None:
     line.loop.advance(0.040)
     assert letters(line).endswith("-PX"), "a new one says its prompt"
     line.downlink.stop_filling(linger_s=0.020)
-    line.downlink.fill_until_speech(tone(1, b"x"))
+    line.downlink.fill_at_once(0.040, tone(1, b"x"))
     line.loop.advance(0.100)
     assert letters(line).endswith("-PXYZXYZ"), "unless it is to go on"
 
@@ -617,7 +617,7 @@ async def test_tones_and_holds_are_no_silence(line: Line) -> None:
 
 def test_nothing_is_filled_before_the_start_or_after_the_end(line: Line) -> None:
     filled(line)
-    line.downlink.fill_until_speech(tone(1))
+    line.downlink.fill_at_once(0.040, tone(1))
     line.downlink.quiet()
     line.downlink.stop_filling()
     line.downlink.start(line.connection)

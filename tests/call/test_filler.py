@@ -112,14 +112,14 @@ def test_lingering_is_never_prolonged() -> None:
     assert filler.over
 
 
-def test_it_may_stay_until_the_model_speaks() -> None:
-    filler = Filler(FORMAT, 0.0, b"", sound("xyz"))
-    filler.linger(0.04)
-    assert heard(filler, "-") == "x"
+def test_it_may_begin_at_once_and_stay() -> None:
+    filler = Filler(FORMAT, 0.04, b"", sound("xyz"))
+    filler.linger(0.06)
     filler.stay()
-    assert (heard(filler, "-------"), filler.over) == ("yzxyzxy", False)
-    heard(filler, "s")
-    assert filler.over
+    assert (heard(filler, "-------"), filler.over) == ("xyzxyzx", False)
+    filler.stay()
+    assert heard(filler, "--s---q---") == "yz--x--x"
+    assert not filler.over
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ari_gemini.call.agent import Agent
 from ari_gemini.call.model_watch import NUDGE, Fault
 from ari_gemini.call.remedies import Remedies
 from ari_gemini.errors import Cause
-from ari_gemini.realtime.events import AudioDelta, GenerationComplete, TurnComplete
+from ari_gemini.realtime.events import AudioDelta, GenerationComplete, SpeechStarted, TurnComplete
 from ari_gemini.realtime.session import Resume
 
 SPEECH = struct.pack("<h", 9000) * 24_000
@@ -83,6 +83,39 @@ async def test_a_waiting_caller_hears_a_soft_tone_until_the_model_speaks(clock, 
     begin = len(written)
     await asyncio.sleep(1.0)
     assert not any(any(pcm) for pcm, _ in written[begin + 1 :])
+    await over(rig)
+
+
+async def test_who_keys_digits_into_an_answer_hears_no_tone(clock, rig) -> None:
+    session = await rig.up()
+    await session.say(AudioDelta(SPEECH * 5, 24_000))
+    await asyncio.sleep(1.0)
+    rig.call.key_pressed("1")
+    begin = len(rig.connection.written)
+    await session.say(AudioDelta(SPEECH * 5, 24_000))
+    await asyncio.sleep(4.0)
+    assert not any(any(pcm) for pcm, _ in rig.connection.written[begin + 1 :])
+    await over(rig)
+
+
+async def test_silence_for_an_answer_and_his_own_words_only_interrupt_the_tone(clock, rig) -> None:
+    rig.agents = {"default": Agent(greeting="Greet.")}
+    session, written = await rig.up(), rig.connection.written
+
+    def sounds(begin: int, end: int | None = None) -> bool:
+        return any(any(pcm) for pcm, _ in written[begin:end])
+
+    await asyncio.sleep(3.0)
+    assert sounds(0)
+    said = len(written)
+    await session.say(SpeechStarted())
+    await asyncio.sleep(1.5)
+    assert not sounds(said + 1)
+    await session.say(AudioDelta(bytes(9600), 24_000))
+    silent = len(written)
+    await asyncio.sleep(3.5)
+    assert not sounds(silent, silent + 100)
+    assert sounds(silent + 100)
     await over(rig)
 
 

@@ -321,7 +321,47 @@ def test_the_sign_of_life_goes_on_through_nudges_and_ends_with_the_session(call:
     call.watch.session_changed()
     call.loop.advance(3.0)
     call.watch.tools_busy(True)
-    assert call.comforted == [(2.5, True), (15.0, False), (32.5, True), (33.0, False)]
+    assert call.comforted == [(2.5, True), (15.0, False), (30.0, True), (33.0, False)]
+
+
+def test_an_answer_may_come_behind_words_that_are_still_heard(call: Call) -> None:
+    """A model says that it will look, a tool answers at once, and the same turn goes on."""
+    call.begin()
+    say(call)
+    call.watch.model_audio(LOUD, 24000)
+    call.watch.tools_busy(True)
+    call.watch.tools_busy(False)
+    call.watch.asked()
+    call.watch.model_audio(LOUD, 24000)
+    assert not call.watch.model.owes
+    call.watch.generation_complete()
+    call.loop.advance(3.0)
+    call.watch.played_out()
+    call.watch.turn_complete(None)
+    call.loop.advance(14.0)
+    assert (call.comforted, call.took()) == ([], [])
+    call.loop.advance(1.1)
+    assert [done[1] for done in call.took()] == ["tell"], "it is the caller's turn, and that is known"
+
+
+def test_what_was_cut_off_is_not_waited_for(call: Call) -> None:
+    call.begin()
+    say(call)
+    call.watch.model_audio(LOUD, 24000)
+    call.watch.cut_off()
+    call.watch.played_out()
+    call.loop.advance(10.0)
+    call.watch.turn_complete(None)
+    assert (call.comforted, call.took()) == ([], [])
+
+
+@pytest.mark.parametrize("after", [4.0, 5.0, 300.0])
+def test_a_nudge_is_no_answer(call: Call, after: float) -> None:
+    call.settings = StallSettings(stall_after=4, comfort_after=after), LIMITS
+    call.begin()
+    call.watch.asked()
+    call.loop.advance(5.0)
+    assert call.comforted == [(4.0, True)]
 
 
 def test_without_a_sign_of_life(call: Call) -> None:

@@ -26,8 +26,9 @@ WAY_A, WAY_B, OUTBOUND = "700", "701", "702"
 
 @dataclass
 class Watcher:
-    """A CallObserver that remembers."""
+    """A CallObserver that remembers. ``only_ends``: for many calls, nothing else is kept."""
 
+    only_ends: bool = False
     outcomes: list[CallEnded] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     words: list[tuple[Speaker, str]] = field(default_factory=list)
@@ -37,13 +38,16 @@ class Watcher:
     def started(self, call: Call) -> None: ...
 
     def transcript(self, call: Call, speaker: Speaker, text: str) -> None:
-        self.words.append((speaker, text))
+        if not self.only_ends:
+            self.words.append((speaker, text))
 
     def turn(self, call: Call, turn: Turn) -> None:
-        self.turns.append(turn)
+        if not self.only_ends:
+            self.turns.append(turn)
 
     def tool(self, call: Call, use: ToolUse) -> None:
-        self.uses.append(use)
+        if not self.only_ends:
+            self.uses.append(use)
 
     def ended(self, call: Call, outcome: CallEnded) -> None:
         self.outcomes.append(outcome)
@@ -115,15 +119,16 @@ async def running(
     *,
     simulator: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    only_ends: bool = False,
     **calls: str,
 ) -> AsyncIterator[Bot]:
     """A service that plays ``scenario`` to whoever dials 700 (way A) or 701 (way B).
 
     ``simulator`` are further arguments of GeminiSimulator, ``calls`` keys of ``[calls]``, ``environ`` further
-    settings as environment variables.
+    settings as environment variables. ``only_ends``: see Watcher.
     """
     async with GeminiSimulator(scenario, **(simulator or {})) as gemini:
-        watcher = Watcher()
+        watcher = Watcher(only_ends)
         variables = configuration(asterisk, gemini.url, calls) | dict(environ or {})
         service = Service(load_config(None, variables), observer=watcher)
         before = asyncio.all_tasks()

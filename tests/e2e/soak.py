@@ -319,7 +319,8 @@ async def soak(asterisk: Asterisk, *, minutes: float, calls: int, seed: int) -> 
     """Let it run; what came of it."""
     process = psutil.Process()
     simulator = {"keep_sound": False, "keep_sessions": 64}
-    async with staged(asterisk, SCENARIO, simulator=simulator, max_calls=str(calls + 10)) as scene:
+    limit = str(calls + 10)
+    async with staged(asterisk, SCENARIO, simulator=simulator, only_ends=True, max_calls=limit) as scene:
         before, descriptors = asyncio.all_tasks(), process.num_fds()
         living = _living()
         run = Soak(scene, calls, 60 * minutes, seed)

@@ -128,6 +128,7 @@ async def staged(
     simulator: Mapping[str, Any] | None = None,
     ways: bool = True,
     with_redis: bool = False,
+    only_ends: bool = False,
     **calls: str,
 ) -> AsyncIterator[Scene]:
     """A service with its default settings. Leaving checks that nothing is left of any call, if ``ways``."""
@@ -156,7 +157,7 @@ async def staged(
             **(environ or {}),
         }
         bot = await stack.enter_async_context(
-            running(asterisk, scenario, simulator=simulator, environ=settings, **calls)
+            running(asterisk, scenario, simulator=simulator, environ=settings, only_ends=only_ends, **calls)
         )
         gemini_line.target = ("127.0.0.1", bot.gemini.port)
         yield Scene(asterisk, bot, gemini_line, ari_line, slow=slow, redis=redis)
