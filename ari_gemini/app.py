@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from ari_gemini.ari.client import AriClient
+from ari_gemini.ari.outbound import STRANGERS
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audiosocket.connection import Connection
@@ -35,6 +36,7 @@ from ari_gemini.gemini.tokens import token_source
 from ari_gemini.realtime.session import OpenSession
 from ari_gemini.state.record import fingerprint
 from ari_gemini.state.settings import open_store
+from ari_gemini.state.sweeper import period_for, sweep_regularly
 from ari_gemini.web import systemd
 from ari_gemini.web.health import HealthServer, Readiness
 
@@ -93,14 +95,18 @@ class Service:
         cancelling once more cuts the clean-up short.
         """
         _warm_up()
-        self.media.max_connections = room_for(self.config.calls.max_calls, self.media.max_connections)
+        outbound_room = self._make_room()
         try:
             await self.media.start()
             await self.health.start()
-            await self._start_outbound()
+            await self._start_outbound(*outbound_room)
             async with self._tasks:
                 self._start_control()
                 self._control.append(self._tasks.create_task(self.catalogue.run(), name="tools"))
+                alive = systemd.stay_alive(self._environ)
+                self._control.append(self._tasks.create_task(alive, name="watchdog"))
+                sweeping = sweep_regularly(self._store, period_for(self.config.state.lifetime))
+                self._control.append(self._tasks.create_task(sweeping, name="state sweep"))
                 self._listening.set()
                 systemd.notify(self._environ, "READY=1")
                 try:
@@ -162,7 +168,14 @@ class Service:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    async def _start_outbound(self) -> None:
+    def _make_room(self) -> list[int]:
+        """Have descriptors for every door; how many links and strangers Asterisk's outbound one may have."""
+        ari, calls = self.config.ari, self.config.calls.max_calls
+        doors = (ari.max_connections, STRANGERS) if ari is not None and ari.mode == "outbound" else ()
+        self.media.max_connections, *outbound_room = room_for(calls, self.media.max_connections, *doors)
+        return outbound_room
+
+    async def _start_outbound(self, links: int = 0, strangers: int = 0) -> None:
         if self.config.ari is None or self.config.ari.mode != "outbound":
             return
         self.outbound = OutboundWay(
@@ -173,6 +186,8 @@ class Service:
             media_address=str(self.media.advertised),
             spawn=self._spawn,
         )
+        listener = self.outbound.listener
+        listener.max_connections, listener.max_strangers = links, strangers
         await self.outbound.start()
 
     def _start_control(self) -> None:

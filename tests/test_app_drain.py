@@ -1,10 +1,14 @@
-"""How the whole service stops: no new calls, then those in progress end, or are ended. And readiness."""
+"""How the whole service stops: no new calls, then those in progress end, or are ended. Also readiness, and
+what is left of calls that nobody ended."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +19,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.states import state
 from support.world import GREETING, LONG, World, another_worker, quick, until
 
 from ari_gemini.call.caller_watch import CallerLimits
 from ari_gemini.errors import Cause, ConfigError
 from ari_gemini.simulator.asterisk import SimulatedCall
+from ari_gemini.state.directory import DirectoryStore
+from ari_gemini.state.settings import default_directory
+from ari_gemini.state.store import LIFETIME
 
 PATIENT = {"default": GREETING.model_copy(update={"limits": CallerLimits(no_input_after=0, max_silence=0)})}
 """Lets a caller say nothing."""
@@ -210,6 +218,29 @@ async def test_another_worker_takes_new_callers_and_then_who_is_left() -> None:
         await world.nothing_left()
 
 
+async def test_who_is_left_goes_to_another_worker_though_that_one_is_full() -> None:
+    settings = {"calls": {"max_calls": 1}, "drain": {"timeout": 20.0}}
+    async with World(outbound=True, agents=PATIENT, **settings) as world:
+        first = await world.talks()
+        async with another_worker(world) as other:
+            world.service.drain()
+            second = await world.call()
+            await world.up(2)
+            assert other.readiness.why_not == ["max_calls are up"]
+            await ended(world)
+            await world.up(3)
+            assert [outcome.cause for outcome in world.outcomes] == [Cause.HANDED_OVER]
+            assert first.continued is second.continued is None
+            assert (other.calls, other.readiness.calls) == (2, 2)
+            await world.hears_it_all(first, world.gemini.sessions[-1])
+            await world.hears_it_all(second, world.gemini.sessions[1])
+            for call in (first, second):
+                call.hang_up()
+            await world.over(3)
+            assert other.readiness.ready
+        await world.nothing_left()
+
+
 async def test_told_to_stop_at_once_it_sends_the_caller_on_itself() -> None:
     async with World(outbound=True, drain={"timeout": 3600.0}) as world:
         call = await world.talks()
@@ -219,6 +250,25 @@ async def test_told_to_stop_at_once_it_sends_the_caller_on_itself() -> None:
         assert [outcome.cause for outcome in world.outcomes] == [Cause.SHUTDOWN]
         assert call.variables["ARI_GEMINI_CAUSE"] == "shutdown"
         await world.nothing_left(call)
+
+
+# What is kept of calls.
+
+
+async def test_what_an_earlier_service_left_is_removed_when_it_has_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    at = default_directory({}) / "calls"
+    earlier = DirectoryStore(at, timeout=LONG, clock=lambda: time.time() - LIFETIME - 60)
+    await earlier.save(state())
+    await earlier.close()
+    async with World(hurry=False) as world:  # nothing waits for a thread while the clock hurries
+        await until(lambda: not os.listdir(at), "a record stays")
+        (sweeping,) = (task for task in asyncio.all_tasks() if task.get_name() == "state sweep")
+        assert not sweeping.done()
+        await world.stop()
+        assert sweeping.cancelled()
 
 
 # Readiness.

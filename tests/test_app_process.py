@@ -144,9 +144,11 @@ async def test_systemd_is_told_when_it_is_ready_and_how_long_stopping_may_take(t
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         told = partial(asyncio.get_running_loop().sock_recv, manager, 4096)
-        async with serving(file, {**SECRETS, "NOTIFY_SOCKET": str(tmp_path / "notify")}) as process:
+        systemd = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000000"}
+        async with serving(file, {**SECRETS, **systemd}) as process:
             async with asyncio.timeout(SECONDS):
                 assert await told() == b"READY=1"
+                assert await told() == b"WATCHDOG=1"
                 process.send_signal(signal.SIGTERM)
                 assert await told() == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=125000000"
             code, _, err = await ended(process)

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MODEL = {
     "errors": "",
+    "origin": "import ipaddress",
+    "transport": "import websockets",
     "audio.pcm": "from ari_gemini import errors\nimport numpy",
     "telemetry.timeline": "import dataclasses",
     "telemetry.logs": "import time",

@@ -19,7 +19,8 @@ class AriSettings(BaseModel):
     """Outbound: ``host:port`` for Asterisk's connections; port 0 takes any free one. Several processes may
     share it."""
     max_connections: int = Field(default=1024, ge=1)
-    """Outbound: connections in all. One per caller, and for 3.5 s after he has left."""
+    """Outbound: connections at once that have shown credentials. One per caller, and for 3.5 s after he has
+    left."""
     link_timeout: float = Field(default=15.0, gt=0, le=300)
     """Outbound: how long a call goes on without its connection, until Asterisk has made it anew: longer than
     ``reconnect_attempts`` times ``reconnect_interval`` of ``websocket_client.conf``."""

@@ -21,9 +21,9 @@ PER_CALL: Final = 3
 log = structlog.get_logger(__name__)
 
 
-def needed(max_calls: int, max_connections: int) -> int:
-    """Descriptors that so many calls take with so many media connections."""
-    return BASE_DESCRIPTORS + PER_CALL * max_calls + max_connections
+def needed(max_calls: int, *doors: int) -> int:
+    """Descriptors that so many calls take with so many connections at each door where others connect."""
+    return BASE_DESCRIPTORS + PER_CALL * max_calls + sum(doors)
 
 
 def raise_limit(wanted: int) -> int:
@@ -44,21 +44,23 @@ def raise_limit(wanted: int) -> int:
     return aim
 
 
-def room_for(max_calls: int, max_connections: int) -> int:
-    """Make room for so many calls; return how many media connections there can be, at most as many as given.
+def room_for(max_calls: int, *doors: int) -> tuple[int, ...]:
+    """Make room for so many calls; return how many connections there can be at each door, the media's first.
 
-    Says so when that is fewer, and when not even ``max_calls`` fit.
+    At most as many as given. When the system gives fewer, every door has the same share of what it wanted,
+    since a call needs one at each; that is said, and when not even ``max_calls`` fit.
     """
-    wanted = needed(max_calls, max_connections)
+    wanted = needed(max_calls, *doors)
     limit = raise_limit(wanted)
     if limit >= wanted:
-        return max_connections
-    room = max(1, max_connections - (wanted - limit))
+        return doors
+    left = max(0, limit - needed(max_calls))
+    rooms = tuple(max(1, door * left // sum(doors)) for door in doors)
     log.warning(
         "! file descriptors are few",
         limit=limit,
         wanted=wanted,
-        media_connections=room,
-        calls=max(0, min(max_calls, (limit - BASE_DESCRIPTORS) // (PER_CALL + 1))),
+        media_connections=rooms[0],
+        calls=max(0, min(max_calls, rooms[0], (limit - BASE_DESCRIPTORS) // (PER_CALL + 1))),
     )
-    return room
+    return rooms

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ari_gemini.audiosocket.connection import LINGER_SECONDS, Connection, EndReason
 from ari_gemini.errors import ConfigError
+from ari_gemini.origin import network
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -292,7 +293,7 @@ class AudioSocketServer:
             return crowd
         self.stats.accepted += 1
         self._let_in.add(connection)
-        self._strangers[connection] = place = _place(origin)
+        self._strangers[connection] = place = network(str(origin))
         self._crowds[place] += 1
         return None
 
@@ -333,7 +334,7 @@ class AudioSocketServer:
 
     def _may_come(self, origin: IPAddress | None) -> bool:
         allowed = self._settings.allow_from
-        return allowed is None or (origin is not None and any(origin in network for network in allowed))
+        return allowed is None or (origin is not None and any(origin in item for item in allowed))
 
     def _crowd(self, origin: IPAddress | None) -> str | None:
         """Say what there is too much of, or None."""
@@ -342,7 +343,7 @@ class AudioSocketServer:
             return f"{len(self._let_in)} connections are open"
         if strangers >= settings.max_unidentified:
             return f"{strangers} connections are no call's yet"
-        here = self._crowds[_place(origin)]
+        here = self._crowds[network(str(origin))]
         if here >= settings.max_unidentified_per_address:
             return f"{here} connections from there are no call's yet"
         return None
@@ -355,13 +356,6 @@ def origin_of(host: str) -> IPAddress | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _place(origin: IPAddress | None) -> str:
-    """What counts as one address: of IPv6 the /64 network, all of which one machine may use (RFC 7421)."""
-    if isinstance(origin, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((int(origin) >> 64 << 64, 64)))
-    return str(origin)
 
 
 class Throttle:

@@ -175,7 +175,7 @@ class Call:
         started = self._clock()
         outcome = CallEnded(Cause.SHUTDOWN, "cut off")  # unless the event loop itself is being closed
         try:
-            with self._registry.admit(self):
+            with self._registry.admit(self, adopted=self.leg.adopted):
                 outcome = await self._live()
         except CallEnded as refused:
             outcome = refused
@@ -440,6 +440,7 @@ class Call:
             "sessions_changed": self.line.planned,
             "uplink_repeated": self.uplink.repeated,
             "uplink_filled": self.uplink.filled,
+            **self._watchdogs.counted(),
         }
         if self._connection is not None:
             stats = self._connection.stats

@@ -17,6 +17,9 @@ is cleaning his call up         the clean-up goes on over the new link; if he is
 has handed him over             once that is cleaned up, he is adopted
 ==============================  ==========================================================================
 
+An adopted caller is served however many are up here: ``max_calls`` keeps out those alone who are about to
+enter.
+
 A link breaks while a call is up: its sound flows on. If the media connection ends, too, another worker has
 adopted the caller (or Asterisk is gone): the call ends as HANDED_OVER and asks for nothing any more. If
 neither comes to pass within ``ari.link_timeout``, Asterisk has given up and the caller has gone on in the

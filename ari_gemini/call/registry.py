@@ -28,20 +28,23 @@ class Registry:
 
     def __init__(self, max_calls: int) -> None:
         self.max_calls = max_calls
+        """Newcomers are let in while fewer are up; those who are adopted may make it more."""
         self.calls: dict[str, Listed] = {}
         self._expected: dict[UUID, Callable[[Connection], None]] = {}
 
     @contextmanager
-    def admit(self, call: Listed) -> Iterator[None]:
+    def admit(self, call: Listed, *, adopted: bool = False) -> Iterator[None]:
         """Keep ``call`` listed while the block runs.
 
         Raises CallEnded: OVERLOADED when ``max_calls`` are up, UNKNOWN_CALL when one of them has this id
-        already (a second AudioSocket connection with the UUID of the first).
+        already (a second AudioSocket connection with the UUID of the first). The limit protects those who
+        talk from those who come: an ``adopted`` caller, who talked with another worker a moment ago, is let
+        in beyond it, and takes a place from the next newcomer.
         """
         if call.id in self.calls:
             raise CallEnded(Cause.UNKNOWN_CALL, "a call with this id is up already")
-        if len(self.calls) >= self.max_calls:
-            raise CallEnded(Cause.OVERLOADED, f"{self.max_calls} calls are up")
+        if len(self.calls) >= self.max_calls and not adopted:
+            raise CallEnded(Cause.OVERLOADED, f"{len(self.calls)} calls are up, of {self.max_calls}")
         self.calls[call.id] = call
         try:
             yield

@@ -86,6 +86,12 @@ class Watch:
         """What is gone of the budgets, for ``begin``."""
         return {remedy.value: count for remedy, count in self.model.remedies.items() if count}
 
+    def counted(self) -> dict[str, int]:
+        """Faults of the model, and what was done about them, by names for a log."""
+        model = self.model
+        faults = {f"model_{fault.value}": count for fault, count in model.faults.items()}
+        return faults | {f"model_{remedy.value}": count for remedy, count in model.remedies.items()}
+
     def stop(self) -> None:
         """Watch no longer. Idempotent."""
         self._stopped = True

@@ -24,6 +24,7 @@ from ari_gemini.gemini.closes import one_line, status_error
 from ari_gemini.gemini.settings import GeminiSettings
 from ari_gemini.gemini.tls import client_tls
 from ari_gemini.gemini.tokens import Token
+from ari_gemini.transport import AbortableClient
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that the closing handshake may take before the socket is simply closed."""
@@ -73,6 +74,7 @@ async def dial(settings: GeminiSettings, token: Token | None = None) -> ClientCo
                 max_queue=_MAX_QUEUE,
                 write_limit=_WRITE_LIMIT,
                 logger=_log,
+                create_connection=AbortableClient,
                 ssl=await client_tls(settings.ca_file) if url.startswith("wss:") else None,
             )
     except (OSError, InvalidHandshake) as exc:  # a timeout is an OSError

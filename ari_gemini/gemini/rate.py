@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
+
+from ari_gemini.origin import network
 
 MAX_CLIENTS = 4096
 """Client addresses remembered, some 200 bytes each. The one that was longest quiet is forgotten first: by
@@ -53,16 +54,3 @@ class Clients:
 
     def __len__(self) -> int:
         return len(self._buckets)
-
-
-def network(address: str) -> str:
-    """Whom an address stands for: an IPv6 host has a whole /64 to itself (RFC 4291, section 2.5.4)."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((parsed, 64), strict=False))

@@ -10,11 +10,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
+from ari_gemini.transport import Abortable
+
 _UPGRADES = b"GET "
 """How the request for a WebSocket begins (RFC 6455, section 4.1)."""
 
 
-class Link(ServerConnection):
+class Link(Abortable, ServerConnection):
     """``links`` is the register in which the connection stands while it lives.
 
     What does not begin as a WebSocket does goes to a protocol that ``other`` makes, from its first byte on.

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,10 +26,6 @@ from ari_gemini.state.workers import Workers
 
 THREADS = 4
 """A write takes a tenth of a millisecond: enough for hundreds of calls that each write twice a second."""
-SWEEP_EVERY = 60.0
-"""Seconds between two looks for what has expired."""
-SWEEP_LIMIT = 4096
-"""Files looked at in one sweep: some ten milliseconds."""
 TEMPORARY_LIFETIME = 60.0
 """Seconds until an unfinished file is swept: its writer was killed, for writing takes ``TIMEOUT`` at most."""
 
@@ -61,7 +56,6 @@ class DirectoryStore:
         self._clock = clock
         self._workers = Workers(THREADS)
         self._committing = threading.Lock()
-        self._next_sweep = float("-inf")
 
     async def save(self, state: CallState) -> None:
         """See StateStore."""
@@ -85,6 +79,16 @@ class DirectoryStore:
         """See StateStore."""
         await self._run(self._remove, _name(call_id))
 
+    async def sweep(self) -> None:
+        """See StateStore. What cannot be removed does not keep the rest, and is for the next sweep.
+
+        Without a time limit: on a disk that hangs the next sweep must not take another thread.
+        """
+        try:
+            await self._workers.run(self._sweep)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
     async def close(self) -> None:
         """See StateStore."""
         self._workers.close()
@@ -94,7 +98,10 @@ class DirectoryStore:
             async with within(self._timeout):
                 return await self._workers.run(function, *args)
         except OSError as error:
-            raise StateUnavailable(f"{self._directory}: {error.strerror or error}") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OSError) -> StateUnavailable:
+        return StateUnavailable(f"{self._directory}: {error.strerror or error}")
 
     # What follows runs in threads.
 
@@ -102,7 +109,6 @@ class DirectoryStore:
         directory = self._open(create=True)
         try:
             self._replace(directory, name, data, given_up)
-            self._sweep(directory)
         finally:
             os.close(directory)
 
@@ -166,20 +172,32 @@ class DirectoryStore:
         """Seconds since it was written; a clock that was set back makes nothing last longer."""
         return abs(self._clock() - found.st_mtime)
 
-    def _sweep(self, directory: int) -> None:
-        """Remove what has expired. What cannot be removed now is for the next sweep."""
-        now = self._clock()
-        if now < self._next_sweep:
-            return
-        self._next_sweep = now + SWEEP_EVERY
-        with suppress(OSError), os.scandir(directory) as entries:
-            for entry in islice(entries, SWEEP_LIMIT):
-                if ours := _OURS.fullmatch(entry.name):
-                    with suppress(OSError):
-                        found = entry.stat(follow_symlinks=False)
-                        lifetime = TEMPORARY_LIFETIME if ours["temporary"] else self._lifetime
-                        if stat.S_ISREG(found.st_mode) and self._age(found) > lifetime:
-                            os.unlink(entry.name, dir_fd=directory)
+    def _sweep(self) -> None:
+        failure: OSError | None = None
+        with suppress(FileNotFoundError):
+            directory = self._open()
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        try:
+                            if self._has_expired(entry):
+                                os.unlink(entry.name, dir_fd=directory)
+                        except FileNotFoundError:
+                            pass  # its call has ended, or another worker's sweep was faster
+                        except OSError as error:
+                            failure = failure or error
+            finally:
+                os.close(directory)
+        if failure is not None:
+            raise failure
+
+    def _has_expired(self, entry: os.DirEntry[str]) -> bool:
+        ours = _OURS.fullmatch(entry.name)
+        if ours is None:
+            return False
+        found = entry.stat(follow_symlinks=False)
+        lifetime = TEMPORARY_LIFETIME if ours["temporary"] else self._lifetime
+        return stat.S_ISREG(found.st_mode) and self._age(found) > lifetime
 
 
 def _name(call_id: str) -> str:

@@ -39,6 +39,11 @@ class MemoryStore:
         """See StateStore."""
         self._records.pop(call_id, None)
 
+    async def sweep(self) -> None:
+        """See StateStore."""
+        while self._records and self._expired(next(iter(self._records))):
+            self._records.popitem(last=False)
+
     async def close(self) -> None:
         """See StateStore."""
 

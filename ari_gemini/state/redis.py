@@ -77,6 +77,9 @@ class RedisStore:
         async with self._asking():
             await self._redis.delete(_key(call_id))
 
+    async def sweep(self) -> None:
+        """See StateStore. Redis removes by itself what has expired."""
+
     async def close(self) -> None:
         """See StateStore."""
         with suppress(StateError):

@@ -19,7 +19,8 @@ TIMEOUT = 1.0
 
 
 class StateStore(Protocol):
-    """Records by call. Every operation is bounded in time and raises StateError or StateUnavailable alone.
+    """Records by call. Every operation but ``sweep`` is bounded in time; all raise StateError or
+    StateUnavailable alone.
 
     Nobody claims a call, because Asterisk decides who has it: one media connection belongs to a channel, one
     events connection to an application, and the worker who holds them goes on with the call. Should a former
@@ -35,6 +36,9 @@ class StateStore(Protocol):
 
     async def delete(self, call_id: str) -> None:
         """Forget the call, known or not."""
+
+    async def sweep(self) -> None:
+        """Remove what has expired. It alone takes as long as it takes: no call waits for it."""
 
     async def close(self) -> None:
         """Let go of what is open. Idempotent; never raises."""

@@ -17,7 +17,7 @@ LIMITS = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from ari_gemini.audiosocket.descriptors import room_for
-print(room_for({calls}, {connections}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print(*room_for({calls}, {connections}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 SERVE = """
@@ -63,7 +63,23 @@ def test_a_hard_limit_leaves_room_for_fewer_and_says_so() -> None:
     assert int(limit) == 512
     assert int(room) == 512 - BASE_DESCRIPTORS - 100 * PER_CALL
     assert "file descriptors are few" in log
-    assert f"calls={(512 - BASE_DESCRIPTORS) // (PER_CALL + 1)}" in log
+    assert f"calls={room}" in log, "no more than media connections"
+
+
+def test_every_door_is_counted() -> None:
+    (*rooms, limit), log = run(LIMITS.format(soft=256, hard=4096, calls=10, connections="500, 1024, 512"))
+    assert rooms == ["500", "1024", "512"]
+    assert int(limit) == needed(10, 500, 1024, 512) == BASE_DESCRIPTORS + 10 * PER_CALL + 500 + 1024 + 512
+    assert log == ""
+
+
+def test_a_hard_limit_is_shared_by_the_doors() -> None:
+    (*rooms, limit), log = run(LIMITS.format(soft=256, hard=1024, calls=50, connections="600, 1024, 512"))
+    assert int(limit) == 1024
+    left = 1024 - BASE_DESCRIPTORS - 50 * PER_CALL
+    assert [int(room) for room in rooms] == [left * door // (600 + 1024 + 512) for door in (600, 1024, 512)]
+    assert needed(50, *map(int, rooms)) <= 1024
+    assert "calls=50" in log
 
 
 def test_a_limit_that_fits_nothing_leaves_one() -> None:

@@ -405,7 +405,7 @@ async def test_a_crowd_is_forgotten_when_it_has_gone(dialler):
     ],
 )
 def test_what_counts_as_one_address(host, place):
-    assert server_module._place(server_module.origin_of(host)) == place
+    assert server_module.network(str(server_module.origin_of(host))) == place
 
 
 async def test_a_call_that_nobody_expects(dialler):

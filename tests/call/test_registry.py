@@ -43,6 +43,28 @@ def test_more_calls_than_the_limit_are_refused() -> None:
         assert set(registry.calls) == {"c"}
 
 
+def test_an_adopted_caller_is_let_in_beyond_the_limit_and_newcomers_are_not() -> None:
+    registry = Registry(1)
+    with registry.admit(Listed("a")), registry.admit(Listed("b"), adopted=True):
+        with registry.admit(Listed("c"), adopted=True):
+            assert set(registry.calls) == {"a", "b", "c"}
+        with pytest.raises(CallEnded) as refused, registry.admit(Listed("d")):
+            raise AssertionError("let in")
+        assert refused.value.cause is Cause.OVERLOADED
+    with registry.admit(Listed("b"), adopted=True), pytest.raises(CallEnded), registry.admit(Listed("d")):
+        raise AssertionError("the adopted one has a place like any other")
+    with registry.admit(Listed("d")):
+        assert set(registry.calls) == {"d"}
+
+
+def test_an_adopted_caller_has_one_call_alone() -> None:
+    registry = Registry(5)
+    with registry.admit(Listed("a")):
+        with pytest.raises(CallEnded) as refused, registry.admit(Listed("a"), adopted=True):
+            raise AssertionError("let in")
+        assert refused.value.cause is Cause.UNKNOWN_CALL
+
+
 def test_a_second_call_of_the_same_id_is_refused_and_the_first_stays() -> None:
     registry, first = Registry(5), Listed("a")
     with registry.admit(first):

@@ -126,6 +126,16 @@ def answer(call: Call, seconds: float = 1.0) -> None:
     call.watch.turn_complete(None)
 
 
+def test_what_the_model_did_not_do_is_counted(call: Call) -> None:
+    call.begin()
+    assert not any(call.watch.counted().values())
+    say(call)
+    call.loop.advance(20)
+    call.watch.turn_complete("RESPONSE_REJECTED")
+    counted = {name: count for name, count in call.watch.counted().items() if count}
+    assert counted == {"model_stall": 2, "model_rejected": 1, "model_nudge": 1, "model_reconnect": 1}
+
+
 NO_ANSWER = "the model does not answer: stall"
 
 

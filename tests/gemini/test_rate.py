@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ari_gemini.gemini import rate
-from ari_gemini.gemini.rate import Bucket, Clients, network
+from ari_gemini.gemini.rate import Bucket, Clients
 
 
 def test_a_burst_and_then_the_rate() -> None:
@@ -50,15 +50,8 @@ def test_the_longest_quiet_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -
     assert clients.take("b", 0.0) == 0.0, "forgotten"
 
 
-@pytest.mark.parametrize(
-    ("address", "stands_for"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("?", "?"),
-    ],
-)
-def test_whom_an_address_stands_for(address: str, stands_for: str) -> None:
-    assert network(address) == stands_for
+def test_one_ipv6_host_is_one_client() -> None:
+    clients = Clients(1.0, 1)
+    assert clients.take("2001:db8:1:2::1", 0.0) == 0.0
+    assert clients.take("2001:db8:1:2:3:4:5:6", 0.0) == 1.0
+    assert clients.take("2001:db8:1:3::1", 0.0) == 0.0

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import stat
@@ -19,8 +20,7 @@ import pytest
 from support.states import state
 
 from ari_gemini.errors import StateError, StateUnavailable
-from ari_gemini.state import directory as module
-from ari_gemini.state.directory import SWEEP_EVERY, SWEEP_LIMIT, TEMPORARY_LIFETIME, DirectoryStore
+from ari_gemini.state.directory import TEMPORARY_LIFETIME, DirectoryStore
 from ari_gemini.state.record import MAX_BYTES, decode, encode
 from ari_gemini.state.store import key_of
 
@@ -115,36 +115,84 @@ async def test_what_has_expired_is_swept_and_nothing_else(
     (at / f"{key}.json").mkdir()
     link = at / f"{key_of('link')}.json"
     link.symlink_to(at / "README")
-    clock.now += SWEEP_EVERY / 2
-    await store.save(state())
+    clock.now += TEMPORARY_LIFETIME
+    await store.sweep()
     assert unfinished.exists(), "not so soon"
-    clock.now += max(TEMPORARY_LIFETIME, SWEEP_EVERY)
-    await store.save(state())
+    clock.now += 1
+    await store.sweep()
     assert not unfinished.exists()
-    assert record(at, "old").exists()
-    clock.now += 7200
+    clock.now += 7200 - TEMPORARY_LIFETIME - 1
     await store.save(state())
+    await store.sweep()
+    assert record(at, "old").exists(), "it would still be loaded"
+    clock.now += 1
+    await store.sweep()
     assert names(at) == sorted([*foreign, f"{key}.json", link.name, record(at).name])
 
 
-async def test_a_sweep_looks_at_so_many_and_the_next_goes_on(
-    store: DirectoryStore, at: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert SWEEP_LIMIT >= 1000
-    monkeypatch.setattr(module, "SWEEP_LIMIT", 3)
+async def test_however_many_there_are(store: DirectoryStore, at: Path) -> None:
+    """Those of calls that are up must not hide one that has expired, wherever in the listing it is."""
     await store.save(state())
-    for number in range(6):
-        stale = record(at, f"stale {number}")
-        stale.write_bytes(b"")
-        os.utime(stale, (0, 0))
-    left = []
-    for _ in range(4):
-        clock.now += SWEEP_EVERY
-        await store.save(state())
-        left.append(len(names(at)) - 1)
-    assert all(before - after <= 3 for before, after in zip([6, *left], left, strict=False))
-    assert left[0] >= 3
-    assert left[-1] == 0
+    for number in range(5000):
+        record(at, f"call {number}").touch()
+        os.utime(record(at, f"call {number}"), (store._clock(), store._clock()))
+    stale = [record(at, f"call {number}") for number in range(0, 5000, 10)]
+    for path in stale:
+        os.utime(path, (0, 0))
+    await store.sweep()
+    assert len(names(at)) == 5001 - len(stale)
+    assert not any(path.exists() for path in stale)
+
+
+async def test_nothing_to_sweep_makes_nothing(store: DirectoryStore, at: Path) -> None:
+    await store.sweep()
+    assert not at.parent.exists()
+
+
+async def test_what_cannot_be_removed_keeps_nothing_else_and_is_said(
+    store: DirectoryStore, at: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.save(state())
+    for name in "abc":
+        record(at, name).touch()
+        os.utime(record(at, name), (0, 0))
+    unlink, gone = os.unlink, record(at, "b").name
+
+    def stubborn(name: str, *, dir_fd: int) -> None:
+        if name == record(at, "a").name:
+            raise OSError(errno.EACCES, "Permission denied")
+        unlink(name, dir_fd=dir_fd)
+        if name == gone:
+            raise FileNotFoundError  # somebody else was faster
+
+    monkeypatch.setattr(os, "unlink", stubborn)
+    with pytest.raises(StateUnavailable, match="Permission denied"):
+        await store.sweep()
+    assert names(at) == sorted([record(at).name, record(at, "a").name])
+    monkeypatch.undo()
+    await store.sweep()
+    assert names(at) == [record(at).name]
+
+
+async def test_a_sweep_that_hangs_holds_neither_loop_nor_calls(at: Path) -> None:
+    hangs, let_go = threading.Event(), threading.Event()
+
+    class Hanging(DirectoryStore):
+        def _sweep(self) -> None:
+            hangs.set()
+            let_go.wait(10)
+
+    store = Hanging(at, timeout=10)
+    sweeping = asyncio.create_task(store.sweep())
+    await until(hangs)
+    await store.save(state())
+    assert await store.load(CALL) == state()
+    sweeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeping
+    assert not let_go.is_set()
+    let_go.set()
+    await store.close()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +253,7 @@ async def test_a_directory_that_others_write_to_is_refused(
 ) -> None:
     at.mkdir(parents=True)
     at.chmod(mode)
-    for operation in (store.save(state()), store.load(CALL), store.delete(CALL)):
+    for operation in (store.save(state()), store.load(CALL), store.delete(CALL), store.sweep()):
         with pytest.raises(StateUnavailable, match="writable by nobody else"):
             await operation
     assert names(at) == []
@@ -222,7 +270,7 @@ async def test_a_directory_of_another_user_is_refused(store: DirectoryStore, at:
 async def test_a_file_in_the_place_of_the_directory(store: DirectoryStore, at: Path) -> None:
     at.parent.mkdir()
     at.write_text("")
-    for operation in (store.save(state()), store.load(CALL), store.delete(CALL)):
+    for operation in (store.save(state()), store.load(CALL), store.delete(CALL), store.sweep()):
         with pytest.raises(StateUnavailable):
             await operation
 
@@ -241,6 +289,7 @@ async def test_descriptors_are_given_back(store: DirectoryStore, at: Path, clock
         await store.save(state())
         await store.load(CALL)
         await store.load("none")
+        await store.sweep()
         record(at).write_bytes(b"")
         os.utime(record(at), (clock.now, clock.now))
         with pytest.raises(StateError):

@@ -31,6 +31,23 @@ async def test_saving_again_prolongs_and_clears_what_has_expired() -> None:
     assert list(store._records) == ["a", "c"]
 
 
+async def test_a_sweep_clears_what_has_expired_and_nothing_else() -> None:
+    now = 0.0
+    store = MemoryStore(lifetime=10, clock=lambda: now)
+    await store.sweep()
+    await store.save(state("a"))
+    now = 1.0
+    await store.save(state("b"))
+    now = 5.0
+    await store.save(state("c"))
+    now = 11.0
+    await store.sweep()
+    assert list(store._records) == ["c"]
+    now = 15.0
+    await store.sweep()
+    assert not store._records
+
+
 async def test_the_oldest_of_too_many_are_dropped() -> None:
     store = MemoryStore()
     for number in range(MAX_CALLS + 2):

@@ -82,6 +82,14 @@ async def test_what_cannot_be_kept_leaves_what_was(store: StateStore) -> None:
     assert await store.load(call) == state(call)
 
 
+async def test_a_sweep_leaves_what_is_good(store: StateStore) -> None:
+    await store.sweep()
+    call = uuid4().hex
+    await store.save(state(call))
+    await store.sweep()
+    assert await store.load(call) == state(call)
+
+
 async def test_closing_twice_does_no_harm(store: StateStore) -> None:
     await store.save(state(uuid4().hex))
     await store.close()

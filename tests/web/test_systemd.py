@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
 import socket
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ari_gemini.web.systemd import VARIABLE, notify, stopping
+from ari_gemini.web.systemd import VARIABLE, notify, stay_alive, stopping, watchdog_period
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -45,3 +47,39 @@ def test_a_manager_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
         told = [notify({VARIABLE: str(tmp_path / "notify")}, "READY=1") for _ in range(5000)]
     assert told[0]
     assert not told[-1]
+
+
+@pytest.mark.parametrize(
+    ("environ", "period"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "²"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_how_often_it_wants_to_hear_that_we_live(environ: dict[str, str], period: float | None) -> None:
+    assert watchdog_period(environ) == period
+
+
+async def test_signs_of_life_until_cancelled(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    task = asyncio.create_task(stay_alive({VARIABLE: name, "WATCHDOG_USEC": "2000"}))
+    for _ in range(3):
+        assert await asyncio.to_thread(sock.recv, 4096) == b"WATCHDOG=1"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_no_signs_of_life_where_nobody_asks(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    await stay_alive({VARIABLE: name})
+    await stay_alive({"WATCHDOG_USEC": "2000"})
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        sock.recv(4096)
