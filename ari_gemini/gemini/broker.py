@@ -12,7 +12,8 @@ lets through function declarations only, none that the service itself runs and b
 ``broker_secret`` can therefore have conversations at the rate that the broker allows, until the secret is
 changed; the key itself, which opens everything else of the account, he never sees.
 
-Answers hold a kind and words of the broker's own, never what Google said: that is for the broker's log.
+Answers hold a kind and words of the broker's own, never what Google said: that is for the broker's log. What
+a client sent is neither logged nor answered, not even where it cannot be read: the secret may be in it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import math
+import socket
 import ssl
+import sys
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import PurePath
 from typing import Any, cast
 
 import structlog
@@ -47,15 +54,16 @@ from ari_gemini.gemini.tokens import BROKER_PATH, Minter, Now, TokenSource
 MAX_BODY = 512 * 2**10
 """Bytes of a request: long instructions and hundreds of function declarations are some 200 kB."""
 READ_SECONDS = 5.0
-"""For a request to come in, headers and body each: a worker sends it in one go."""
+"""For a request to come in, TLS, headers and body each: a worker sends it in one go."""
 MAX_CONNECTIONS = 256
-"""At once; each may hold a body. More than any burst of calls, less than the file descriptors."""
+"""At once, from accept on; each may hold a body. More than any burst of calls, less than the descriptors."""
 LOG_SECONDS = 1.0
 """At most one line in this time about requests turned away; a scan must not fill the disk."""
 STOP_SECONDS = 5.0
 """For requests that are being answered when it stops."""
 
 log = structlog.get_logger(__name__)
+_quiet = logging.Logger(__name__, logging.CRITICAL)  # aiohttp would quote what it cannot read
 
 
 class _Refusal(Exception):
@@ -122,7 +130,7 @@ class Broker:
         self._models = broker.models or (bare_name(settings.model),)
         self._clients = Clients(broker.client_rate, broker.client_burst)
         self._all = Bucket(broker.total_rate, broker.total_burst)
-        self._http: web.Server | None = None
+        self._door: _Door | None = None
         self._listening: asyncio.Server | None = None
         self._turned_away = 0
         self._quiet_until = 0.0
@@ -130,17 +138,11 @@ class Broker:
     async def start(self) -> tuple[str, int]:
         """Listen; where. Raises ConfigError when the address or the certificate cannot be had."""
         host, port = self._broker.address
-        # who says nothing is let go as one that asks no more would be
-        http = web.Server(self._handle, access_log=None, keepalive_timeout=READ_SECONDS, tcp_keepalive=False)
-        self._http = http
-        loop = asyncio.get_running_loop()
         tls = self._tls()
-
-        def connection() -> asyncio.Protocol:
-            return http() if len(http.connections) < MAX_CONNECTIONS else _TurnedAway()
-
+        self._door = _Door(web.Server(self._handle), tls, self._cannot_read)
+        loop = asyncio.get_running_loop()
         try:
-            self._listening = await loop.create_server(connection, host, port, ssl=tls)
+            self._listening = await loop.create_server(self._door.knock, host, port)
         except OSError as error:
             why = error.strerror or error
             raise ConfigError(f"broker.listen: cannot listen on {self._broker.listen}: {why}") from error
@@ -153,12 +155,11 @@ class Broker:
     async def close(self) -> None:
         """Take no more requests, and answer those that are there within STOP_SECONDS. Idempotent."""
         listening, self._listening = self._listening, None
-        http, self._http = self._http, None
+        door, self._door = self._door, None
         if listening is not None:
             listening.close()
-        if http is not None:
-            http.pre_shutdown()  # who has asked nothing yet
-            await http.shutdown(STOP_SECONDS)
+        if door is not None:
+            await door.close()
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._broker.tls_cert is None or self._broker.tls_key is None:
@@ -177,9 +178,15 @@ class Broker:
         try:
             return _answer(200, await self._mint(request, client))
         except _Refusal as refusal:
-            self._tell(client, refusal)
-            error = {"kind": refusal.kind, "message": refusal.message}
-            return _answer(refusal.status, {"error": error}, refusal.headers)
+            return self._refuse(client, refusal)
+
+    def _cannot_read(self, client: str) -> web.Response:
+        """The answer to what is no HTTP; it counts as a request."""
+        try:
+            _admit(self._clients.take(client, self._monotonic()))
+        except _Refusal as refusal:
+            return self._refuse(client, refusal)
+        return self._refuse(client, _unreadable())
 
     async def _mint(self, request: web.BaseRequest, client: str) -> dict[str, Any]:
         _admit(self._clients.take(client, self._monotonic()))
@@ -204,6 +211,11 @@ class Broker:
         log.info("token minted", client=client, model=bare_name(setup["model"]), ms=took)
         return {"name": token.name.get_secret_value(), "expires_in": round(token.expires - self._now(), 3)}
 
+    def _refuse(self, client: str, refusal: _Refusal) -> web.Response:
+        self._tell(client, refusal)
+        error = {"kind": refusal.kind, "message": refusal.message}
+        return _answer(refusal.status, {"error": error}, refusal.headers)
+
     def _tell(self, client: str, refusal: _Refusal) -> None:
         self._turned_away += 1
         now = self._monotonic()
@@ -218,11 +230,135 @@ class Broker:
             self._turned_away, self._quiet_until = 0, now + LOG_SECONDS
 
 
-class _TurnedAway(asyncio.Protocol):
-    """One connection too many."""
+class _Door:
+    """Lets MAX_CONNECTIONS in, those included whose TLS handshake is not done."""
+
+    def __init__(
+        self,
+        http: web.Server,
+        tls: ssl.SSLContext | None,
+        cannot_read: Callable[[str], web.Response],
+    ) -> None:
+        self.greeting: dict[socket.socket, asyncio.Task[None]] = {}
+        """Those whose handshake is not done."""
+        self._http = http
+        self._tls = tls
+        self._cannot_read = cannot_read
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """From accept until the client is gone and his request is done with."""
+        return len(self.greeting) + len(self._http.connections)
+
+    def knock(self) -> asyncio.Protocol:
+        """The protocol of a connection that has been accepted."""
+        return _Knock(self)
+
+    @property
+    def open(self) -> bool:
+        """Whether one more may come in."""
+        return not self._closed and self.connections < MAX_CONNECTIONS
+
+    def let_in(self, accepted: socket.socket) -> None:
+        """Take this socket over; it must not have been read from."""
+        self.greeting[accepted] = asyncio.get_running_loop().create_task(self._greet(accepted))
+
+    async def close(self) -> None:
+        """Show out who has asked nothing yet, and wait STOP_SECONDS for the answers to those who have."""
+        self._closed = True
+        await asyncio.sleep(0)  # a task that has not begun would leave its socket open when cancelled
+        greeting = list(self.greeting.values())
+        for task in greeting:
+            task.cancel()
+        await asyncio.gather(*greeting, return_exceptions=True)
+        self._http.pre_shutdown()
+        await self._http.shutdown(STOP_SECONDS)
+
+    async def _greet(self, accepted: socket.socket) -> None:
+        """The handshake. This way its end is heard of whatever it is; ``create_server(ssl=...)`` hides it."""
+
+        def greeted() -> None:
+            self.greeting.pop(accepted, None)
+
+        shutdown = None if self._tls is None else READ_SECONDS
+        try:
+            with suppress(OSError):  # as ssl.SSLError and TimeoutError are
+                async with asyncio.timeout(READ_SECONDS):
+                    await asyncio.get_running_loop().connect_accepted_socket(
+                        lambda: _Conversation(self._http, greeted, self._cannot_read),
+                        accepted,
+                        ssl=self._tls,
+                        ssl_shutdown_timeout=shutdown,
+                    )
+        finally:
+            greeted()
+
+
+class _Knock(asyncio.Protocol):
+    """A connection as ``create_server`` hands it over; nothing has been read from it yet."""
+
+    def __init__(self, door: _Door) -> None:
+        self._door = door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).abort()
+        accepted = cast(asyncio.Transport, transport)
+        if self._door.open:
+            with suppress(OSError):  # out of descriptors
+                self._door.let_in(accepted.get_extra_info("socket").dup())
+        accepted.abort()  # which ends no connection that has a second descriptor
+
+
+class _Conversation(web.RequestHandler):
+    """HTTP on one connection, of which nothing is logged or answered but in words of ours."""
+
+    def __init__(
+        self, http: web.Server, greeted: Callable[[], None], cannot_read: Callable[[str], web.Response]
+    ) -> None:
+        # who says nothing is let go as one that asks no more would be
+        super().__init__(
+            http,
+            loop=asyncio.get_running_loop(),
+            logger=_quiet,
+            access_log=_quiet,
+            keepalive_timeout=READ_SECONDS,
+            lingering_time=READ_SECONDS,
+            tcp_keepalive=False,
+        )
+        self._greeted = greeted
+        self._cannot_read = cannot_read
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._greeted()
+        super().connection_made(transport)
+
+    async def start(self) -> None:
+        """Answer what comes in, and close, which aiohttp 3.14 leaves undone when it cannot make a request."""
+        client = str(self.peername[0]) if self.peername else "?"
+        try:
+            await super().start()
+        except ValueError:  # GET http://xn--/, of which IDNA knows no host
+            self._cannot_read(client)
+        finally:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """400: the request cannot be read; else a defect of ours, whose words may quote the request, too."""
+        super().handle_error(request, status, exc, message)  # raises when half an answer is out
+        if status == 400:
+            return self._cannot_read(request.remote or "?")
+        error = exc or sys.exception()
+        frames = [] if error is None else traceback.extract_tb(error.__traceback__)
+        places = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+        log.error("request failed", client=request.remote, error=type(error).__name__, at=places[-5:])
+        told = {"kind": "SessionUnavailable", "message": "fails at this request"}
+        return _answer(500, {"error": told})
 
 
 def _admit(wait: float) -> None:
@@ -241,7 +377,13 @@ async def _read(request: web.BaseRequest) -> bytes:
                     raise _Refusal(413, "SetupRefused", f"takes no more than {MAX_BODY} bytes")
     except TimeoutError:
         raise _Refusal(408, "SessionUnavailable", "waited too long for the request") from None
+    except (ConnectionError, web.RequestPayloadError):  # left in the middle of it, or is no HTTP
+        raise _unreadable() from None
     return body
+
+
+def _unreadable() -> _Refusal:
+    return _Refusal(400, "SessionRefused", "cannot read the request")
 
 
 _UPSTREAM: tuple[tuple[type[SessionError], int, str, str], ...] = (

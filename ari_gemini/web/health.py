@@ -2,16 +2,20 @@
 
 ``GET /live``: 200 as long as the event loop runs. ``GET /ready``: 200 when the next caller would be taken,
 else 503; a short JSON object says why not, and what there is. Nothing here is secret and nothing can be
-changed.
+changed. What a stranger sends is neither logged nor answered, and cannot fill the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from pathlib import PurePath
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -28,6 +32,7 @@ HEAD_BYTES: Final = 4096
 """Longest request line and longest header; a prober's has some hundred bytes."""
 
 log = structlog.get_logger(__name__)
+_quiet = logging.Logger(__name__, logging.CRITICAL)  # aiohttp would log a traceback for what it cannot read
 
 
 class HealthSettings(BaseModel):
@@ -82,7 +87,7 @@ class HealthServer:
         self._settings = settings
         self._readiness = readiness
         self._server: asyncio.Server | None = None
-        self._runner: web.AppRunner | None = None
+        self._http: web.Server | None = None
 
     @property
     def address(self) -> Address | None:
@@ -96,15 +101,12 @@ class HealthServer:
         """Begin to answer. Raises ConfigError when the address cannot be had."""
         if not self._settings.listen:
             return
-        app = web.Application()
-        app.router.add_get("/live", self._live)
-        app.router.add_get("/ready", self._ready)
-        runner = web.AppRunner(app, access_log=None, max_line_size=HEAD_BYTES, max_field_size=HEAD_BYTES)
-        await runner.setup()
-        self._runner = runner
+        self._http = http = web.Server(self._handle)
         host, port = parse_address(self._settings.listen)
         try:
-            self._server = await asyncio.get_running_loop().create_server(self._connection, host, port)
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: _Conversation(http, self._has_room), host, port
+            )
         except OSError as error:
             await self.close()
             reason = error.strerror or str(error)
@@ -114,24 +116,25 @@ class HealthServer:
     async def close(self) -> None:
         """Stop answering and cut what is open. Idempotent."""
         server, self._server = self._server, None
-        runner, self._runner = self._runner, None
+        http, self._http = self._http, None
         if server is not None:
             server.close()
-        if runner is not None:
-            await runner.cleanup()
+        if http is not None:
+            http.pre_shutdown()
+            await http.shutdown(CONNECTION_SECONDS)
 
-    def _connection(self) -> asyncio.BaseProtocol:
-        server = self._runner.server if self._runner is not None else None
-        if server is None or len(server.connections) >= MAX_CONNECTIONS:
-            return _TurnedAway()
-        handler = server()
-        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, handler.force_close)
-        return handler
+    def _has_room(self) -> bool:
+        return self._http is not None and len(self._http.connections) < MAX_CONNECTIONS
 
-    async def _live(self, _: web.Request) -> web.Response:
-        return _answer(200, {"live": True})
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer = {"/live": _live, "/ready": self._ready}.get(request.path)
+        if answer is None:
+            return _answer(404, {"error": "has nothing at this address"})
+        if request.method not in ("GET", "HEAD"):
+            return _answer(405, {"error": "is only to be read"}, Allow="GET, HEAD")
+        return answer()
 
-    async def _ready(self, _: web.Request) -> web.Response:
+    def _ready(self) -> web.Response:
         state = self._readiness()
         body = {
             "ready": state.ready,
@@ -144,20 +147,64 @@ class HealthServer:
         return _answer(200 if state.ready else 503, body)
 
 
-class _TurnedAway(asyncio.Protocol):
-    """One prober too many."""
+def _live() -> web.Response:
+    return _answer(200, {"live": True})
+
+
+class _Conversation(web.RequestHandler):
+    """HTTP on one connection, unless it is one too many, of which nothing is logged or answered."""
+
+    def __init__(self, http: web.Server, has_room: Callable[[], bool]) -> None:
+        super().__init__(
+            http,
+            loop=asyncio.get_running_loop(),
+            logger=_quiet,
+            access_log=_quiet,
+            max_line_size=HEAD_BYTES,
+            max_field_size=HEAD_BYTES,
+        )
+        self._has_room = has_room
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
+        if not self._has_room():
+            cast(asyncio.Transport, transport).abort()
+            return
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.force_close)
+
+    async def start(self) -> None:
+        """Answer what comes in, and close, which aiohttp 3.14 leaves undone when it cannot make a request."""
+        try:
+            await super().start()
+        except ValueError:  # GET http://xn--/, of which IDNA knows no host
+            pass
+        finally:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """400: the request cannot be read; else a defect of ours, whose words may quote the request, too."""
+        super().handle_error(request, status, exc, message)  # raises when half an answer is out
+        if status == 400:
+            return _answer(400, {"error": "cannot read the request"})
+        error = exc or sys.exception()
+        frames = [] if error is None else traceback.extract_tb(error.__traceback__)
+        places = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+        log.error("! health request failed", error=type(error).__name__, at=places[-5:])
+        return _answer(500, {"error": "fails at this request"})
 
 
-def _answer(status: int, body: object) -> web.Response:
+def _answer(status: int, body: object, **headers: str) -> web.Response:
     response = web.Response(
         status=status,
         text=json.dumps(body) + "\n",
         content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        headers={"Cache-Control": "no-store", **headers},
     )
     response.force_close()
     return response

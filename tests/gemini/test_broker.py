@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,26 @@ MODEL = "models/gemini-3.8-live"
 MODELS = ("gemini-3.8-live",)
 BEARER = {"Authorization": f"Bearer {SECRET}"}
 REQUEST = {"setup": {"model": MODEL}}
+MALFORMED = [
+    f"POST /v1/tokens HTTP/1.1\r\nHost: x\r\n{rest}\r\n\r\n".encode()
+    for rest in (
+        f"Authorization: Bearer {SECRET}\r",
+        f"Authorization : Bearer {SECRET}",
+        f"Authorization: Bearer \x01{SECRET}",
+        f"Authorization: Bearer {SECRET}\r\nHost: y",
+        f"Authorization: Bearer {SECRET}\r\nX: {SECRET * 900}",
+        f"Authorization: Bearer {SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}",
+        f"Authorization: Bearer wrong\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}",
+        f"Authorization: Bearer {SECRET}\r\nContent-Encoding: gzip\r\nContent-Length: 24\r\n\r\n{SECRET}",
+    )
+] + [
+    f"POST /v1/tokens HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\n\r\n".encode(),
+    f"{SECRET} / HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    f"GET http://[{SECRET} HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    f"GET http://xn--/{SECRET} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n\r\n".encode(),
+]
+"""What is no HTTP, or less than a request, with the secret in it."""
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 class World:
@@ -99,6 +122,30 @@ class World:
         given = {"method": "POST", "headers": BEARER, "json": REQUEST} | options
         async with self.http.request(given.pop("method"), self.url + path, **given) as response:
             return response.status, await response.json(), response.headers
+
+    async def say(self, data: bytes) -> bytes:
+        """Send these bytes; what comes until the broker ends the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        answer = b""
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            writer.write(data)
+            async with asyncio.timeout(LONG):
+                while more := await reader.read(65536):
+                    answer += more
+        return answer
+
+    @property
+    def door(self) -> Any:
+        """Of the broker; it must be listening."""
+        assert self.broker._door is not None
+        return self.broker._door
+
+    def sockets(self) -> int:
+        """Connections that the broker's side holds a descriptor for."""
+        held = psutil.Process().net_connections("tcp4")
+        return sum(
+            one.laddr.port == self.port and one.fd != -1 and one.status != psutil.CONN_LISTEN for one in held
+        )
 
 
 @pytest.fixture
@@ -266,20 +313,94 @@ async def test_who_does_not_ask_is_let_go(head: bytes, monkeypatch: pytest.Monke
         writer.close()
 
 
-async def test_connections_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "MAX_CONNECTIONS", 2)
-    async with World() as world:
-        silent = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(3)]
-        async with asyncio.timeout(LONG):
-            assert await silent[2][0].read() == b"", "turned away"
-        assert world.broker._http is not None
-        assert len(world.broker._http.connections) == 2, "these may still ask"
-        for _, writer in silent:
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+async def test_connections_have_a_limit_from_accept_on(
+    tls: bool, certificate: Path, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(subject, "READ_SECONDS", 2 * LONG)
+    limit = subject.MAX_CONNECTIONS
+    files = {"tls_cert": certificate, "tls_key": certificate} if tls else {}
+    async with World(**files) as world, contextlib.AsyncExitStack() as stack:
+        door = world.door
+        lines = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(limit - 6)]
+        at_once = (asyncio.open_connection("127.0.0.1", world.port) for _ in range(80))
+        lines += await asyncio.gather(*at_once)
+        for _, writer in lines:
+            stack.enter_context(contextlib.closing(writer))
+        ended = [asyncio.create_task(reader.read()) for reader, _ in lines]
+        await until(lambda: sum(end.done() for end in ended) == 74)
+        assert (door.connections, world.sockets()) == (limit, limit)
+        assert len(door.greeting) == (limit if tls else 0)
+        still = [writer for end, (_, writer) in zip(ended, lines, strict=True) if not end.done()]
+        still[0].close()
+        still[1].write(b"GET / HTTP/1.0\r\n\r\n")  # over TLS: no handshake
+        still[2].transport.abort()
+        await until(lambda: door.connections == limit - 3 and world.sockets() == limit - 3)
+        url = world.url.replace("http:", "https:") if tls else world.url
+        client = BrokerClient(world.worker(broker_url=url, broker_ca_file=certificate if tls else None))
+        await client.mint({"model": MODEL})
+        await client.close()
+        for _, writer in lines:
             writer.close()
-        async with asyncio.timeout(LONG):
-            while world.broker._http.connections:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-        assert (await world.ask())[0] == 200
+        await until(lambda: not door.connections and not world.sockets())
+        await asyncio.gather(*ended, return_exceptions=True)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_who_does_not_shake_hands_is_let_go(
+    said: bytes, certificate: Path, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(subject, "READ_SECONDS", 0.2)
+    async with World(tls_cert=certificate, tls_key=certificate) as world:
+        assert await world.say(said) == b""
+        door = world.door
+        await until(lambda: not door.connections and not world.sockets())
+
+
+async def test_who_shakes_hands_when_it_stops_is_let_go(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(subject, "READ_SECONDS", 2 * LONG)
+    async with World(tls_cert=certificate, tls_key=certificate) as world:
+        door = world.door
+        asking = asyncio.create_task(world.say(b""))
+        await until(lambda: door.greeting)
+        await world.broker.close()
+        assert await asking == b""
+        assert door.connections == 0
+
+
+async def test_a_handshake_that_is_there_at_once_and_a_request_that_comes_with_its_end(
+    certificate: Path,
+) -> None:
+    context = ssl.create_default_context(cafile=str(certificate))
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(received, to_send, server_hostname="127.0.0.1")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    async with World(tls_cert=certificate, tls_key=certificate) as world, asyncio.timeout(LONG):
+        sock = socket.create_connection(("127.0.0.1", world.port))
+        sock.sendall(to_send.read())  # before the broker has accepted
+        reader, writer = await asyncio.open_connection(sock=sock)
+        with contextlib.closing(writer):
+            while client.version() is None:
+                received.write(await reader.read(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+            client.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(to_send.read())
+            answer = b""
+            while not answer.endswith(b'{"status": "ok"}'):
+                received.write(await reader.read(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    while more := client.read():
+                        answer += more
+
+
+async def test_what_no_request_can_be_made_of_keeps_no_place(world: World, until: Until) -> None:
+    door = world.door
+    assert await world.say(b"GET http://xn--/ HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+    await until(lambda: door.connections == 0)
 
 
 # --- how often ---
@@ -362,24 +483,77 @@ async def test_a_quota_at_google_reaches_the_worker_as_one(world: World) -> None
 # --- what it keeps to itself ---
 
 
-async def test_no_secret_is_in_any_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    with capture_logs() as logs:
-        async with World() as world:
-            await world.ask()
-            await world.ask(headers={"Authorization": "Bearer what-somebody-tried"})
-            world.now += 2
-            await world.ask(json={"setup": {"model": "models/none"}})
-            world.sim.scenario = load_scenario("refuse_key")
-            await world.ask()
-            [minted] = world.sim.tokens.minted
-    events = [line["event"] for line in logs]
+class Ears:
+    """Everything that is logged, tracebacks included, and what the event loop complains of."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, logs: list[Any]) -> None:
+        self._caplog = caplog
+        self._logs = logs
+        caplog.set_level(logging.DEBUG)
+
+    def lines(self) -> list[str]:
+        gc.collect()  # tasks that failed unheard say so now
+        formatter = logging.Formatter()
+        records = (formatter.format(record) for record in self._caplog.records)
+        return [line for text in (*map(str, self._logs), *records) for line in text.splitlines()]
+
+
+@pytest.fixture
+def ears(caplog: pytest.LogCaptureFixture, logged: list[Any]) -> Ears:
+    return Ears(caplog, logged)
+
+
+async def test_no_secret_is_in_any_log(ears: Ears, logged: list[Any]) -> None:
+    async with World() as world:
+        await world.ask()
+        await world.ask(headers={"Authorization": "Bearer what-somebody-tried"})
+        world.now += 2
+        await world.ask(json={"setup": {"model": "models/none"}})
+        world.sim.scenario = load_scenario("refuse_key")
+        await world.ask()
+        [minted] = world.sim.tokens.minted
+    events = [line["event"] for line in logged]
     assert events.count("token minted") == 1
     assert events.count("token not minted") == 1
     assert events.count("request refused") >= 2
-    heard = [*map(str, logs), *(record.getMessage() for record in caplog.records)]
     for secret in (KEY, SECRET, minted.name, "what-somebody-tried"):
-        assert not any(secret in line for line in heard)
+        assert not any(secret in line for line in ears.lines())
+
+
+@pytest.mark.parametrize("request_", MALFORMED, ids=range(len(MALFORMED)))
+async def test_what_cannot_be_read_is_neither_logged_nor_answered(request_: bytes, ears: Ears) -> None:
+    async with World() as world:
+        answer = await world.say(request_)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1:2] in ([b"400"], []), "and nothing where aiohttp makes no request of it"
+    assert not body or json.loads(body)["error"]["message"] == "cannot read the request"
+    assert SECRET.encode() not in answer
+    heard = ears.lines()
+    assert not any(SECRET in line for line in heard)
+    assert not any("Traceback" in line or "HTTP/1" in line for line in heard)
+    assert sum("request refused" in line for line in heard) == 1
+
+
+async def test_a_flood_of_what_cannot_be_read_fills_no_log_and_has_the_limit_of_a_client(ears: Ears) -> None:
+    async with World(client_burst=20) as world:
+        before = len(ears.lines())
+        answers = [await world.say(MALFORMED[number % len(MALFORMED)]) for number in range(200)]
+        assert sum(answer.split()[1:2] == [b"429"] for answer in answers) > 150
+        assert len(ears.lines()) - before == 1
+
+
+async def test_a_defect_is_logged_by_its_place_and_not_in_its_words(world: World, ears: Ears) -> None:
+    async def mint(setup: Any) -> Token:
+        raise LookupError(f"no {setup}, {SECRET}")
+
+    world.minter = Failing(SessionError(""))
+    world.minter.mint = mint  # type: ignore[method-assign]
+    status, body, _ = await world.ask()
+    assert (status, body["error"]["kind"]) == (500, "SessionUnavailable")
+    [line] = [line for line in ears.lines() if "request failed" in line]
+    assert "LookupError" in line
+    assert "test_broker.py:" in line
+    assert not any(SECRET in line or MODEL in line for line in ears.lines())
 
 
 async def test_a_flood_of_refusals_does_not_fill_the_log() -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-import uvloop
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from ari_gemini.errors import ConfigError
 from ari_gemini.web import health
 from ari_gemini.web.health import HealthServer, HealthSettings, Readiness
 
 READY = Readiness(listening=True, ari_connected=True, draining=False, calls=1, max_calls=2)
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 
 
 @asynccontextmanager
@@ -34,19 +32,23 @@ async def serving(state: Readiness = READY, listen: str = "127.0.0.1:0") -> Asyn
         await server.close()
 
 
-async def ask(server: HealthServer, request: str) -> tuple[int, dict[str, str], bytes]:
-    """Send these bytes; status, headers and body of the answer, which ends the connection."""
+async def say(server: HealthServer, request: str) -> bytes:
+    """Send these bytes; all that comes back until the connection ends."""
     assert server.address is not None
     reader, writer = await asyncio.open_connection(*server.address)
     try:
         writer.write(request.encode())
         async with asyncio.timeout(30):
-            answer = await reader.read()
+            return await reader.read()
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
+
+
+async def ask(server: HealthServer, request: str) -> tuple[int, dict[str, str], bytes]:
+    """Send these bytes; status, headers and body of the answer, which ends the connection."""
+    head, _, body = (await say(server, request)).partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     return int(first.split()[1]), headers, body
@@ -101,12 +103,14 @@ async def test_it_says_what_holds_now() -> None:
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
-    [("GET /", 404), ("GET /ready/x", 404), ("POST /live", 405), ("GET /" + "x" * 9000, 400)],
+    [
+        *(("GET /", 404), ("GET /ready/x", 404), ("POST /live", 405), ("POST /", 404)),
+        ("GET /" + "x" * 9000, 400),
+    ],
 )
 async def test_anything_else_is_refused(request_line: str, status: int) -> None:
     async with serving() as server:
-        asked = f"{request_line} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
-        assert (await ask(server, asked))[0] == status
+        assert (await ask(server, f"{request_line} HTTP/1.1\r\nHost: probe\r\n\r\n"))[0] == status
         assert (await ask(server, get("/live")))[0] == 200
 
 
@@ -125,6 +129,68 @@ async def test_who_says_nothing_is_shown_out_and_one_too_many_at_once(monkeypatc
         assert (await ask(server, get("/live")))[0] == 200
         for _, writer in silent:
             writer.close()
+
+
+async def test_one_too_many_at_once_is_cut_when_all_come_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(health, "CONNECTION_SECONDS", 60.0)
+    async with serving() as server, contextlib.AsyncExitStack() as stack:
+        assert server.address is not None
+        lines = await asyncio.gather(*(asyncio.open_connection(*server.address) for _ in range(20)))
+        for _, writer in lines:
+            stack.enter_context(contextlib.closing(writer))
+        ended = [asyncio.create_task(reader.read()) for reader, _ in lines]
+        async with asyncio.timeout(30):
+            while sum(end.done() for end in ended) < 17:
+                await asyncio.wait([end for end in ended if not end.done()], return_when="FIRST_COMPLETED")
+        for end, (_, writer) in zip(ended, lines, strict=True):
+            if not end.done():
+                writer.write(get("/live").encode())
+        answers = await asyncio.gather(*ended, return_exceptions=True)
+        assert sum(b'"live": true' in answer for answer in answers if isinstance(answer, bytes)) == 3
+
+
+WORD = "what-nobody-should-read"
+MALFORMED = [
+    f"GET /live HTTP/1.1\r\nX: {WORD}\r\n\r\n",  # no Host
+    f"GET /live HTTP/1.1\r\nHost: probe\r\nX : {WORD}\r\n\r\n",
+    f"GET /live HTTP/1.1\r\nHost: probe\r\nX: \x01{WORD}\r\n\r\n",
+    f"GET /live HTTP/1.1\r\nHost: probe\r\nX: {WORD * 300}\r\n\r\n",
+    f"{WORD} /live HTTP/1.1\r\nHost: probe\r\n\r\n",
+    f"POST / HTTP/1.1\r\nHost: probe\r\nTransfer-Encoding: chunked\r\n\r\n{WORD}",
+    f"GET http://xn--/{WORD} HTTP/1.1\r\nHost: probe\r\n\r\n",
+]
+
+
+async def test_what_cannot_be_read_is_neither_logged_nor_answered(caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    with capture_logs() as logs:
+        async with serving() as server:
+            before = len(logs) + len(caplog.records)
+            answers = [await say(server, MALFORMED[number % len(MALFORMED)]) for number in range(200)]
+            expected = await ask(server, get("/live").replace("Host", f"Expect: {WORD}\r\nHost"))
+        gc.collect()  # tasks that failed unheard say so now
+    assert len(logs) + len(caplog.records) == before
+    for answer in answers:
+        assert not answer or answer.endswith(b'\r\n\r\n{"error": "cannot read the request"}\n')
+        assert not answer or answer.split()[1] == b"400"
+    assert WORD.encode() not in expected[2]
+
+
+async def test_a_defect_is_logged_by_its_place_and_not_in_its_words(caplog) -> None:
+    def readiness() -> Readiness:
+        raise LookupError(WORD)
+
+    server = HealthServer(HealthSettings(listen="127.0.0.1:0"), readiness)
+    with capture_logs() as logs:
+        await server.start()
+        status, _, body = await ask(server, get("/ready"))
+        await server.close()
+    assert (status, json.loads(body)) == (500, {"error": "fails at this request"})
+    [line] = [line for line in logs if line["log_level"] == "error"]
+    assert line["error"] == "LookupError"
+    assert "test_health.py:" in str(line["at"])
+    assert WORD not in str(logs) + caplog.text
 
 
 async def test_without_an_address_it_does_nothing() -> None:
