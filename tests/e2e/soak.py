@@ -37,12 +37,13 @@ if __name__ == "__main__":
 
 from bot import WAY_A, WAY_B
 from harness.asterisk import PHONES, Asterisk
-from harness.scene import SLOW, Scene, staged
+from harness.scene import SLOW, Scene, instructions, staged
 from harness.sound import RATE, Samples, silence
 
 from ari_gemini.audiosocket.connection import Connection
 from ari_gemini.call.call import Call
 from ari_gemini.call.downlink import Downlink
+from ari_gemini.call.model_watch import StallSettings
 from ari_gemini.errors import Cause
 from ari_gemini.gemini.session import GeminiSession
 from ari_gemini.simulator.gemini_closes import CLOSES
@@ -56,6 +57,8 @@ FAULT_EVERY = (0.3, 1.5)
 """Seconds from one fault to the next, over all calls: with twenty, each call meets one about every 18 s."""
 COMMON_EVERY = (15.0, 45.0)
 """Seconds from one fault of the whole service to the next."""
+STALLS = StallSettings().max_reconnects
+"""In one call: a model that falls silent once more is given up on purpose."""
 SAMPLE_EVERY = 5.0
 TELL_EVERY = 12
 """Samples, a minute, between two lines about how it goes."""
@@ -146,6 +149,7 @@ class Soak:
         self._open = asyncio.Event()
         self._open.set()
         self._connecting = 0
+        self._stalls: Counter[str] = Counter()
         self._microphones = [microphone(random.Random(seed + n)) for n in range(6)]
 
     async def run(self) -> None:
@@ -167,6 +171,7 @@ class Soak:
 
     async def _call(self, number: int, seconds: float, rng: random.Random) -> None:
         asterisk, way = self._scene.asterisk, rng.choice((WAY_A, WAY_B))
+        self._stalls[PHONES[number]] = 0
         async with self._connected():
             sound = rng.choice(self._microphones)
             caller = await asterisk.call(way, sound, caller=PHONES[number], record=False)
@@ -236,7 +241,10 @@ class Soak:
         session.go_away(self._rng.uniform(5.0, 20.0))
 
     def _stall(self, session: SimulatedSession) -> None:
-        session.stall(self._rng.randint(1, 3))
+        caller = next((n for n in PHONES if f"caller {n}." in instructions(session)), "")
+        if self._stalls[caller] < STALLS:
+            self._stalls[caller] += 1
+            session.stall(self._rng.randint(1, 3))
 
     def _refuse(self, session: SimulatedSession) -> None:
         session.refuse_resumption(self._rng.choice((1.0, 3.0, float("inf"))))

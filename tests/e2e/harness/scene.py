@@ -114,7 +114,8 @@ INSTRUCTIONS = "You speak with caller {caller_number}."
 """By them a connection of the model is known to be this caller's."""
 
 
-def _instructions(session: SimulatedSession) -> str:
+def instructions(session: SimulatedSession) -> str:
+    """What the model of this connection was told; the caller's number is in it."""
     parts = (session.setup or {}).get("systemInstruction", {}).get("parts", ())
     return "".join(part.get("text", "") for part in parts)
 
@@ -190,7 +191,7 @@ class Caller:
     def sessions(self) -> list[SimulatedSession]:
         """The model's connections of this call, oldest first; those refused in the setup are among them."""
         mine = f"caller {self.phone.number}."
-        return [session for session in self.gemini.sessions if mine in _instructions(session)]
+        return [session for session in self.gemini.sessions if mine in instructions(session)]
 
     @property
     def session(self) -> SimulatedSession:
