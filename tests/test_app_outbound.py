@@ -26,8 +26,11 @@ from support.world import (
 
 from ari_gemini import app
 from ari_gemini.app import Service
+from ari_gemini.ari.channel import Bridge
 from ari_gemini.ari.outbound import STRANGERS
+from ari_gemini.call import outbound
 from ari_gemini.call.caller_watch import CallerLimits
+from ari_gemini.call.names import bridge_of
 from ari_gemini.call.outbound import OutboundWay
 from ari_gemini.errors import Cause
 from ari_gemini.simulator.asterisk import SimulatedCall
@@ -175,6 +178,25 @@ async def test_a_full_worker_takes_over_whom_another_leaves(
             last.hang_up()
             await until(lambda: other.calls == 0)
         await world.nothing_left(*late)
+
+
+async def test_bridges_of_callers_who_left_while_nobody_had_them_are_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbound, "TIDY_SECONDS", 0.0)
+    async with World(outbound=True) as world:
+        first = await world.talks()
+        (link,) = way(world.service).listener.links
+        for name in ("somebody-elses", bridge_of("1700000000.9999")):
+            await Bridge(link, name).create()
+        second = await world.talks()
+        await until(lambda: bridge_of("1700000000.9999") not in world.asterisk.bridges)
+        assert len(world.asterisk.bridges) == 3
+        await Bridge(link, "somebody-elses").destroy()
+        for call in (first, second):
+            call.hang_up()
+        await world.over(2)
+        await world.nothing_left()
 
 
 async def test_where_nobody_takes_him_the_dialplan_goes_on() -> None:

@@ -42,6 +42,7 @@ from ari_gemini.ari.outbound import OutboundListener
 from ari_gemini.ari.requests import Requests
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.connection import MediaEnd
+from ari_gemini.call.names import caller_of_bridge
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis import StasisWay, WayOptions
 from ari_gemini.call.stasis_leg import StasisLeg
@@ -67,6 +68,9 @@ UNWANTED: Final = (
 """Events of which nothing is made here. Asterisk 22.10.1 may crash (segmentation fault in
 ``res_http_websocket``) when it writes one at the moment its connection breaks, which a killed process brings
 about: its media connection ends, too, and that makes six events. The fewer, the better."""
+TIDY_SECONDS: Final = 60.0
+"""Between two looks of a worker for bridges that nobody needs: they are rare, and all of Asterisk's bridges
+are read for it."""
 RETRY_SECONDS: Final = 1.0
 """Between two looks at a caller of whom Asterisk did not say where he is."""
 
@@ -249,6 +253,7 @@ class _Stay:
         while self._bond.link is link and link.connected:
             if await self._caller.reconciled():
                 await self._hush(link)
+                await self._way.tidy_up(link)
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -313,6 +318,7 @@ class OutboundWay:
         self._given = given
         self._stays: dict[str, _Stay] = {}
         """By application, which is the caller's own."""
+        self._tidy_at = 0.0
 
     async def start(self) -> None:
         """Take connections. Raises ConfigError when the address cannot be had."""
@@ -347,6 +353,23 @@ class OutboundWay:
         else:
             self._stays[link.app] = _Stay(link, self, self._new_caller)
 
+    async def tidy_up(self, link: AriLink) -> None:
+        """Now and then, remove the bridges of callers who left while no worker had them. Never raises."""
+        now = asyncio.get_running_loop().time()
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + TIDY_SECONDS
+        try:
+            for bridge in await link.bridges():
+                caller = caller_of_bridge(bridge.id)
+                if caller is None or bridge.channels or not await _is_gone(Channel(link, caller)):
+                    continue
+                log.info("outbound.orphaned_bridge", bridge=bridge.id)
+                with suppress(AriNotFound):  # another worker was faster
+                    await Bridge(link, bridge.id).destroy()
+        except AriError as error:
+            log.debug("! not tidied up", application=link.app, error=str(error))
+
     def call_over(self, call_id: str) -> None:
         """The call with that id has ended and cleaned up."""
         for stay in list(self._stays.values()):
@@ -365,3 +388,11 @@ class OutboundWay:
 
     def _new_caller(self, bond: Bond) -> _Caller:
         return _Caller(bond, self._settings.app, self._registry, **self._given)
+
+
+async def _is_gone(channel: Channel) -> bool:
+    try:
+        await channel.get()
+    except AriNotFound:
+        return True
+    return False

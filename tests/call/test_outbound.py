@@ -125,6 +125,8 @@ class Street:
         return self.channels.get(name)
 
     def _bridge(self, nickname: str, params: dict):
+        if nickname == "list":
+            return [{"id": name, "channels": channels} for name, channels in self.bridges.items()]
         name = params["bridgeId"]
         if nickname == "createWithId":
             self.bridges[name] = []
