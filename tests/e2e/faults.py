@@ -3,7 +3,7 @@
     python tests/e2e/faults.py --runs 20
 
 Several calls at once, each on a phone of its own; all figures come from the phones' wires. Prints Markdown.
-The exit code is 1 when a call did not outlive its fault.
+The exit code is 1 when a call did not outlive its fault. Stopped by SIGTERM it prints what it has.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -23,15 +24,17 @@ import structlog
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from harness.asterisk import PHONES, Asterisk
+from harness.asterisk import PHONES, Asterisk, AsteriskCrashed
 from harness.faults import FAULTS, Fault, Trial, run, run_common
 from harness.phone import Phone
 from harness.restart import ASTERISK_KILLED, Restart, kill_and_call_again
 from harness.scene import Caller, phone_directory, staged
 from harness.takeover import CLASSIC_KILLED, OUTBOUND_KILLED, REDIS_KILLED, kill_and_take_over
 
-AT_ONCE = 5
-"""Calls: what two cores carry besides five phones, Asterisk and the simulator without being late."""
+AT_ONCE = 6
+"""Calls: what two cores carry besides six phones, Asterisk and the simulator without being late."""
+CRASHES = 3
+"""So often Asterisk may crash by itself before nothing more is tried."""
 HEAD = """\
 | Fault | Silence, p50 / max, ms | Without the model's voice, p50 / max, ms | Lost words, ms | Repeated to the model, p50 / max, ms | Frame gap p99, ms | Outlived |
 |---|---|---|---|---|---|---|"""  # noqa: E501
@@ -75,9 +78,13 @@ async def batch(asterisk: Asterisk, work: Path, faults: Sequence[Fault]) -> list
         return await run_common(scene, faults[0], callers)
 
 
-async def suite(asterisk: Asterisk, work: Path, runs: int, chosen: Sequence[Fault]) -> dict[str, list[Trial]]:
-    """All trials by the fault's name; what went wrong is told as it happens."""
-    results: dict[str, list[Trial]] = {fault.name: [] for fault in chosen}
+Results = dict[str, list[Trial]]
+"""By the fault's name."""
+
+
+async def suite(asterisk: Asterisk, work: Path, runs: int, chosen: Sequence[Fault], results: Results) -> None:
+    """All trials; what went wrong is told as it happens."""
+    results |= {fault.name: [] for fault in chosen}
     single = [fault for _ in range(runs) for fault in chosen if fault.each]
     batches = [single[at : at + AT_ONCE] for at in range(0, len(single), AT_ONCE)]
     for fault in (fault for fault in chosen if not fault.each):
@@ -87,38 +94,40 @@ async def suite(asterisk: Asterisk, work: Path, runs: int, chosen: Sequence[Faul
         for trial in await batch(asterisk, work, faults):
             results[trial.fault].append(trial)
             _complain(trial)
-    return results
 
 
-async def takeovers(asterisk: Asterisk, work: Path, runs: int, name: str) -> list[Trial]:
+async def takeovers(asterisk: Asterisk, work: Path, runs: int, name: str, trials: list[Trial]) -> None:
     """The same for workers that are killed."""
-    trials: list[Trial] = []
-    for done in range(0, runs, AT_ONCE):
-        print(f"{name}: {done} of {runs}", file=sys.stderr)
-        async with AsyncExitStack() as stack:
-            phones = [
-                await stack.enter_async_context(Phone(phone_directory(work, number), asterisk, number))
-                for number in PHONES[: min(AT_ONCE, runs - done)]
-            ]
-            went = await kill_and_take_over(asterisk, phone_directory(work, "workers"), phones, name)
+    crashes = 0
+    while len(trials) < runs and crashes <= CRASHES:
+        print(f"{name}: {len(trials)} of {runs}", file=sys.stderr)
+        try:
+            async with AsyncExitStack() as stack:
+                phones = [
+                    await stack.enter_async_context(Phone(phone_directory(work, number), asterisk, number))
+                    for number in PHONES[: min(AT_ONCE, runs - len(trials))]
+                ]
+                went = await kill_and_take_over(asterisk, phone_directory(work, "workers"), phones, name)
+        except AsteriskCrashed as crashed:
+            crashes += 1
+            print(f"ASTERISK CRASHED  {crashed}; once more", file=sys.stderr)
+            await asterisk.restart()
+            continue
         for trial in went.trials:
             _complain(trial)
         trials += went.trials
-    return trials
 
 
-async def restarts(asterisk: Asterisk, work: Path, runs: int) -> list[Restart]:
+async def restarts(asterisk: Asterisk, work: Path, runs: int, went: list[Restart]) -> None:
     """Asterisk itself is killed: two callers are lost each time, and two others served."""
-    went = []
-    for number in range(runs):
-        print(f"{ASTERISK_KILLED}: {number} of {runs}", file=sys.stderr)
+    for done in range(runs):
+        print(f"{ASTERISK_KILLED}: {done} of {runs}", file=sys.stderr)
         async with AsyncExitStack() as stack:
             phones = [
                 await stack.enter_async_context(Phone(phone_directory(work, number), asterisk, number))
                 for number in PHONES[:4]
             ]
             went.append(await kill_and_call_again(asterisk, phones[:2], phones[2:]))
-    return went
 
 
 def _complain(trial: Trial) -> None:
@@ -136,28 +145,35 @@ def main() -> int:
     chosen = [fault for fault in FAULTS if arguments.only in fault.name]
     killed = [n for n in (OUTBOUND_KILLED, REDIS_KILLED, CLASSIC_KILLED) if arguments.only in n]
     restarted: list[Restart] = []
-    with tempfile.TemporaryDirectory() as directory:
-        asterisk = Asterisk(Path(directory) / "asterisk-of-the-faults")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results: Results = {}
+    with tempfile.TemporaryDirectory() as directory, suppress(KeyboardInterrupt):
+        work, runs = Path(directory), arguments.runs
+        asterisk = Asterisk(work / "asterisk-of-the-faults")
         try:
             asterisk.start()
-            results = asyncio.run(suite(asterisk, Path(directory), arguments.runs, chosen))
+            asyncio.run(suite(asterisk, work, runs, chosen, results))
             for name in killed:
-                results[name] = asyncio.run(takeovers(asterisk, Path(directory), arguments.runs, name))
+                asyncio.run(takeovers(asterisk, work, runs, name, results.setdefault(name, [])))
             if arguments.only in ASTERISK_KILLED:
-                restarted = asyncio.run(restarts(asterisk, Path(directory), arguments.runs))
+                asyncio.run(restarts(asterisk, work, runs, restarted))
         finally:
             asterisk.close()
-    print(HEAD)
-    for name, trials in results.items():
-        print(row(name, trials))
+    print(table(results, restarted))
+    return 1 if any(trial.complaints for trials in results.values() for trial in trials) else 0
+
+
+def table(results: Results, restarted: Sequence[Restart]) -> str:
+    """Everything measured, as Markdown."""
+    lines = [HEAD, *(row(name, trials) for name, trials in results.items())]
     if restarted:
         connected = _spread([1000 * went.connected for went in restarted])
         greeted = _spread([1000 * seconds for went in restarted for seconds in went.greeted])
-        print(
+        lines.append(
             f"\n{ASTERISK_KILLED}, {len(restarted)} times, p50 / max, ms: reached again {connected} after it "
             f"was up; the next callers heard the model {greeted} after they dialled"
         )
-    return 1 if any(trial.complaints for trials in results.values() for trial in trials) else 0
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

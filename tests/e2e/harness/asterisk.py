@@ -87,6 +87,11 @@ class AsteriskError(Exception):
     """Asterisk did not start, or answered a request with an error (the message holds its answer)."""
 
 
+class AsteriskCrashed(AsteriskError):
+    """It ended by itself: 22.10.1 may, when connection and media of an outbound call break at the same
+    instant (asterisk/README.md). That is no finding about the service."""
+
+
 class Asterisk:
     """One Asterisk. ``work`` is a directory of its own; everything it writes is there.
 

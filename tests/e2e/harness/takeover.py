@@ -21,7 +21,7 @@ from support.redis_server import RedisServer
 
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 
-from .asterisk import Asterisk
+from .asterisk import Asterisk, AsteriskCrashed
 from .command import CONNECTED, Command, Running
 from .faults import HEARD_WELL, Trial
 from .measure import endured, is_voice
@@ -89,7 +89,10 @@ class Workers:
 
 
 async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Phone], name: str) -> Takeover:
-    """Let it happen to these phones' calls at once. ``name``: which of the ``..._KILLED``."""
+    """Let it happen to these phones' calls at once. ``name``: which of the ``..._KILLED``.
+
+    Raises AsteriskCrashed: then it is for the caller to restart it.
+    """
     is_outbound = name != CLASSIC_KILLED
     async with AsyncExitStack() as stack:
         gemini = await stack.enter_async_context(GeminiSimulator(SCENARIO))
@@ -125,6 +128,8 @@ async def _strike(callers: Sequence[Caller], first: Running) -> None:
 
 async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str) -> Takeover:
     trials = list(await asyncio.gather(*(_trial(caller, name) for caller in callers)))
+    if not asterisk.running:
+        raise AsteriskCrashed(f"during: {name}")
     try:
         await asterisk.empty(10.0)
     except AssertionError as left:
