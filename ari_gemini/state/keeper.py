@@ -14,8 +14,9 @@ from ari_gemini.state.store import StateStore
 
 INTERVAL = 0.5
 """Seconds between two writes: what was said in them is lost with a worker that is killed, and no more."""
-MAX_PAUSE = 10.0
-"""Seconds: while the store fails the pause doubles up to this."""
+MAX_PAUSE = 3.0
+"""Seconds: while the store fails the pause doubles up to this. So long after its return a worker that dies
+takes with it what was said; and hundreds of calls that ask so often are no burden to it."""
 REFRESH = 30.0
 """Seconds after which the record is written though nothing has changed: it must not expire under the call,
 and a store that was restarted empty, while nothing was written, must not stay without it."""

@@ -151,8 +151,8 @@ async def test_trouble_is_logged_when_it_begins_and_when_it_ends(desk: Desk, tro
         assert [(log["log_level"], log["event"], log["call"]) for log in logs] == [
             ("warning", "! state not saved, will keep trying", CALL)
         ]
-        # pauses of 1, 2, 4, 8, and then 10 seconds
-        assert desk.store.tried == 4 + 5
+        # pauses of 1, 2, and then 3 seconds
+        assert desk.store.tried == 2 + 19
         desk.store.trouble = None
         await asyncio.sleep(MAX_PAUSE)
         assert desk.store.saved[0][1] == 1, "it needs no other change"

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot import OUTBOUND, WAY_A, outbound
+from redis.asyncio import Redis
 from support.redis_server import RedisServer
 
 from ari_gemini.simulator.gemini_live import GeminiSimulator
+from ari_gemini.state.redis import PREFIX
 
 from .asterisk import Asterisk, AsteriskCrashed
 from .command import CONNECTED, Command, Running
@@ -108,7 +110,7 @@ async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Ph
                 redis.kill()
                 await asyncio.gather(*(caller.ask("ask_hours") for caller in callers))
                 redis.start()
-                await asyncio.gather(*(caller.ask("ask_hours") for caller in callers))
+                await _kept(redis, len(callers))
             if is_outbound:
                 async with workers.worker("second"):
                     await _strike(callers, first)
@@ -116,6 +118,13 @@ async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Ph
             await _strike(callers, first)
         async with workers.worker("first"):
             return await _aftermath(asterisk, callers, name)
+
+
+async def _kept(redis: RedisServer, calls: int) -> None:
+    """Wait until the records of so many calls are there again."""
+    async with Redis.from_url(redis.url) as client, asyncio.timeout(20):
+        while len(await client.keys(f"{PREFIX}*")) < calls:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
 
 
 async def _strike(callers: Sequence[Caller], first: Running) -> None:
