@@ -76,8 +76,7 @@ exten => _10XX,1,Dial(PJSIP/${EXTEN},30)
  same => n,Hangup()
 
 [test-caller]
-; v(1): without it MixMonitor writes everything at half its level.
-exten => talk,1,ExecIf($["${HEARD}" != ""]?MixMonitor(,r(${HEARD})nv(1)))
+exten => talk,1,ExecIf($["${HEARD}" != ""]?MixMonitor(,r(${HEARD})n))
  same => n,Playback(${MICROPHONE})
  same => n,Wait(600)
 """
