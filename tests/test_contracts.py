@@ -20,6 +20,7 @@ MODEL = {
     "errors": "",
     "origin": "import ipaddress",
     "transport": "import websockets",
+    "discreet": "import aiohttp",
     "audio.pcm": "from ari_gemini import errors\nimport numpy",
     "telemetry.timeline": "import dataclasses",
     "telemetry.logs": "import time",

@@ -352,8 +352,12 @@ class ModelWatch:
         self._waited = 0.0
 
     def _begin_anew(self, now: float) -> None:
-        self._since = self._silent_since = now
-        self._waited, self._pending = 0.0, None
+        self._silent_since = now
+        self._restart(now)
+
+    def _restart(self, now: float) -> None:
+        """Count anew what is left until the next remedy."""
+        self._since, self._waited, self._pending = now, 0.0, None
 
     def _rest(self, now: float, why: _Rest, *, resting: bool) -> None:
         if resting:
@@ -396,7 +400,7 @@ class ModelWatch:
             return
         self._tried = remedy
         self._debt = _Debt.ASKED
-        self._since, self._waited, self._pending = now, 0.0, None
+        self._restart(now)
 
     def _doubtful(self, fault: Fault) -> bool:
         """Nothing but our own ears says that an answer is owed, and nothing has been tried to get it."""

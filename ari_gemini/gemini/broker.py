@@ -21,21 +21,18 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 import math
 import socket
 import ssl
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import PurePath
 from typing import Any, cast
 
 import structlog
 from aiohttp import web
 
+from ari_gemini.discreet import DiscreetHandler
 from ari_gemini.errors import (
     ConfigError,
     KeyRefused,
@@ -63,7 +60,6 @@ STOP_SECONDS = 5.0
 """For requests that are being answered when it stops."""
 
 log = structlog.get_logger(__name__)
-_quiet = logging.Logger(__name__, logging.CRITICAL)  # aiohttp would quote what it cannot read
 
 
 class _Refusal(Exception):
@@ -309,21 +305,15 @@ class _Knock(asyncio.Protocol):
         accepted.abort()  # which ends no connection that has a second descriptor
 
 
-class _Conversation(web.RequestHandler):
-    """HTTP on one connection, of which nothing is logged or answered but in words of ours."""
+class _Conversation(DiscreetHandler):
+    """One connection that has been let in."""
 
     def __init__(
         self, http: web.Server, greeted: Callable[[], None], cannot_read: Callable[[str], web.Response]
     ) -> None:
         # who says nothing is let go as one that asks no more would be
         super().__init__(
-            http,
-            loop=asyncio.get_running_loop(),
-            logger=_quiet,
-            access_log=_quiet,
-            keepalive_timeout=READ_SECONDS,
-            lingering_time=READ_SECONDS,
-            tcp_keepalive=False,
+            http, log, keepalive_timeout=READ_SECONDS, lingering_time=READ_SECONDS, tcp_keepalive=False
         )
         self._greeted = greeted
         self._cannot_read = cannot_read
@@ -332,33 +322,11 @@ class _Conversation(web.RequestHandler):
         self._greeted()
         super().connection_made(transport)
 
-    async def start(self) -> None:
-        """Answer what comes in, and close, which aiohttp 3.14 leaves undone when it cannot make a request."""
-        client = str(self.peername[0]) if self.peername else "?"
-        try:
-            await super().start()
-        except ValueError:  # GET http://xn--/, of which IDNA knows no host
-            self._cannot_read(client)
-        finally:
-            self.force_close()
+    def unreadable(self, client: str) -> web.Response:
+        return self._cannot_read(client)
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """400: the request cannot be read; else a defect of ours, whose words may quote the request, too."""
-        super().handle_error(request, status, exc, message)  # raises when half an answer is out
-        if status == 400:
-            return self._cannot_read(request.remote or "?")
-        error = exc or sys.exception()
-        frames = [] if error is None else traceback.extract_tb(error.__traceback__)
-        places = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-        log.error("request failed", client=request.remote, error=type(error).__name__, at=places[-5:])
-        told = {"kind": "SessionUnavailable", "message": "fails at this request"}
-        return _answer(500, {"error": told})
+    def failed(self) -> web.Response:
+        return _answer(500, {"error": {"kind": "SessionUnavailable", "message": "fails at this request"}})
 
 
 def _admit(wait: float) -> None:

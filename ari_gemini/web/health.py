@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Final, cast
 
 import structlog
@@ -22,6 +18,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ari_gemini.audiosocket.server import Address, parse_address
+from ari_gemini.discreet import DiscreetHandler
 from ari_gemini.errors import ConfigError
 
 MAX_CONNECTIONS: Final = 32
@@ -32,7 +29,6 @@ HEAD_BYTES: Final = 4096
 """Longest request line and longest header; a prober's has some hundred bytes."""
 
 log = structlog.get_logger(__name__)
-_quiet = logging.Logger(__name__, logging.CRITICAL)  # aiohttp would log a traceback for what it cannot read
 
 
 class HealthSettings(BaseModel):
@@ -151,18 +147,11 @@ def _live() -> web.Response:
     return _answer(200, {"live": True})
 
 
-class _Conversation(web.RequestHandler):
-    """HTTP on one connection, unless it is one too many, of which nothing is logged or answered."""
+class _Conversation(DiscreetHandler):
+    """One connection, unless it is one too many."""
 
     def __init__(self, http: web.Server, has_room: Callable[[], bool]) -> None:
-        super().__init__(
-            http,
-            loop=asyncio.get_running_loop(),
-            logger=_quiet,
-            access_log=_quiet,
-            max_line_size=HEAD_BYTES,
-            max_field_size=HEAD_BYTES,
-        )
+        super().__init__(http, log, max_line_size=HEAD_BYTES, max_field_size=HEAD_BYTES)
         self._has_room = has_room
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,30 +161,10 @@ class _Conversation(web.RequestHandler):
         super().connection_made(transport)
         asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.force_close)
 
-    async def start(self) -> None:
-        """Answer what comes in, and close, which aiohttp 3.14 leaves undone when it cannot make a request."""
-        try:
-            await super().start()
-        except ValueError:  # GET http://xn--/, of which IDNA knows no host
-            pass
-        finally:
-            self.force_close()
+    def unreadable(self, client: str) -> web.Response:
+        return _answer(400, {"error": "cannot read the request"})
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """400: the request cannot be read; else a defect of ours, whose words may quote the request, too."""
-        super().handle_error(request, status, exc, message)  # raises when half an answer is out
-        if status == 400:
-            return _answer(400, {"error": "cannot read the request"})
-        error = exc or sys.exception()
-        frames = [] if error is None else traceback.extract_tb(error.__traceback__)
-        places = [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
-        log.error("! health request failed", error=type(error).__name__, at=places[-5:])
+    def failed(self) -> web.Response:
         return _answer(500, {"error": "fails at this request"})
 
 
