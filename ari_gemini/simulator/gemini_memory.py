@@ -21,7 +21,7 @@ INTERNAL_ERROR = "Internal error encountered."
 MAX_SESSIONS = 512
 """Remembered sessions; the oldest is forgotten first, as an expired one would be."""
 MAX_CUT = 64
-"""Sentences kept for those who come back, up to 0.6 MB each; the oldest is forgotten first."""
+"""Sentences kept for those who come back; the oldest is forgotten first."""
 MAX_HANDLES = 16
 """Handles of one session that still lead to it: one for each connection, in some families for each turn."""
 
@@ -32,7 +32,7 @@ class Say:
 
     name: str
     text: str
-    pcm: bytes
+    pcm: bytes | memoryview
 
 
 @dataclass(slots=True, eq=False)

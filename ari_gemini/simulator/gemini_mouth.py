@@ -80,7 +80,8 @@ class Mouth:
         heard = min(said.sent_bytes, samples * SAMPLE_BYTES)
         words = saying.text.split()
         left = words[len(words) * heard // max(1, len(saying.pcm)) :]
-        return Say(saying.name, " ".join(left), saying.pcm[heard:]), True
+        unheard = memoryview(saying.pcm)[heard:]  # no copy: many of these are kept
+        return Say(saying.name, " ".join(left), unheard), True
 
     def _next(self, now: float) -> None:
         piece = next(self._pieces, None)

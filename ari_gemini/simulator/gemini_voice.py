@@ -142,7 +142,11 @@ class SpeechFrame:
 
 
 def cut_speech(
-    text: str, pcm: bytes, sizes: Sequence[int] | tuple[int, int], pace: float, rng: random.Random
+    text: str,
+    pcm: bytes | memoryview,
+    sizes: Sequence[int] | tuple[int, int],
+    pace: float,
+    rng: random.Random,
 ) -> Iterator[SpeechFrame]:
     """Cut an utterance into pieces that leave ``pace`` times faster than they play.
 
@@ -164,7 +168,9 @@ def cut_speech(
             next_word += 1
         spoken = " ".join(here)
         lead = " " if spoken and next_word > len(here) else ""
-        yield SpeechFrame(pcm[position:end], lead + spoken, position / SAMPLE_BYTES / MODEL_RATE / pace)
+        yield SpeechFrame(
+            bytes(pcm[position:end]), lead + spoken, position / SAMPLE_BYTES / MODEL_RATE / pace
+        )
         position = end
 
 

@@ -137,3 +137,16 @@ def test_every_frame_is_json_of_moderate_size(paper_call: Any) -> None:
     call = greeted(paper_call, "models/gemini-3.8-live")
     assert all(json.loads(frame) is not None for frame in call.wire.frames)
     assert max(len(frame) for frame in call.wire.frames) < 25_000
+
+
+def test_what_a_drop_cut_off_is_kept_without_a_copy(paper_call: Any) -> None:
+    call = paper_call("greeting")
+    call.setup()
+    call.text()
+    call.settle(2.0)
+    call.talk.disconnected(call.now)
+    cut = call.talk._memory.cut
+    assert isinstance(cut.pcm, memoryview)
+    assert cut.pcm.obj is GREETING.pcm
+    assert 0 < len(cut.pcm) < len(GREETING.pcm)
+    assert GREETING.pcm.endswith(cut.pcm)
