@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 REGISTERED = "ApplicationRegistered"
 """The first message of a link, which names the application."""
 
+SUBSCRIPTIONS = 2
+"""Of an application to a media channel: by ``externalMedia`` and by its StasisStart (Asterisk 22.10.1)."""
+
 
 class AriLink(Requests):
     """One call's connection. Its application is the caller's alone: ``ari-gemini:PJSIP/trunk-00000001``.
@@ -92,6 +95,15 @@ class AriLink(Requests):
         reply = await self._ask(what, method, uri, content_type="application/json", message_body=unwanted)
         if reply.status >= 300:
             raise status_error(what, reply.status, reply.message())
+
+    async def unsubscribe(self, channel_id: str) -> None:
+        """Have Asterisk tell no more of a channel in this application, but for its StasisEnd.
+
+        The application subscribed once when it made the channel and once when that entered, and Asterisk
+        counts (``res/stasis/app.c``). Raises AriError.
+        """
+        sources = ",".join([f"channel:{channel_id}"] * SUBSCRIPTIONS)
+        await self.request("applications", "unsubscribe", applicationName=self._app, eventSource=sources)
 
     async def _ask(self, what: str, method: str, uri: str, **body: str) -> Reply:
         if self._closed:

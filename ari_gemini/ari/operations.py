@@ -31,6 +31,7 @@ ROUTES: Final[Mapping[tuple[str, str], Route]] = {
     ("applications", "list"): Route("GET", "applications"),
     ("applications", "get"): Route("GET", "applications/{applicationName}"),
     ("applications", "filter"): Route("PUT", "applications/{applicationName}/eventFilter"),
+    ("applications", "unsubscribe"): Route("DELETE", "applications/{applicationName}/subscription"),
     ("channels", "list"): Route("GET", "channels"),
     ("channels", "originate"): Route("POST", "channels"),
     ("channels", "externalMedia"): Route("POST", "channels/externalMedia"),

@@ -42,7 +42,7 @@ from ari_gemini.ari.outbound import OutboundListener
 from ari_gemini.ari.requests import Requests
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.connection import MediaEnd
-from ari_gemini.call.names import caller_of_bridge
+from ari_gemini.call.names import caller_of_bridge, caller_of_media, media_of
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis import StasisWay, WayOptions
 from ari_gemini.call.stasis_leg import StasisLeg
@@ -65,9 +65,11 @@ UNWANTED: Final = (
     "ChannelStateChange",
     "ChannelVarset",
 )
-"""Events of which nothing is made here. Asterisk 22.10.1 may crash (segmentation fault in
-``res_http_websocket``) when it writes one at the moment its connection breaks, which a killed process brings
-about: its media connection ends, too, and that makes six events. The fewer, the better."""
+"""Events of which nothing is made here. When a process is killed, its media connections end together with
+its links, and Asterisk tells dead connections so. The first event still goes out; one that fails closes the
+socket under the thread that is to connect anew (``res_http_websocket.c``, Asterisk 22.10.1): that may crash,
+or sleep for ever when another connection has got the number of the descriptor. Therefore these are filtered,
+and the media channel is unsubscribed from: of eight events one is left, its StasisEnd."""
 TIDY_SECONDS: Final = 60.0
 """Between two looks of a worker for bridges that nobody needs: they are rare, and all of Asterisk's bridges
 are read for it."""
@@ -108,7 +110,9 @@ class Bond(Requests):
         """The caller's channel, and those that were made for his call: not all of Asterisk's."""
         application = await self.application(self.app)
         self.inside = frozenset(application.channel_ids)
-        names = self.inside | {await self._find_caller()} - {""}
+        caller = await self._find_caller()
+        # the application is not subscribed to the media channel, and so does not name it
+        names = self.inside | {caller, media_of(caller)} if caller else self.inside
         found = await asyncio.gather(*(self._channel(name) for name in sorted(names)))
         return [channel for channel in found if channel is not None]
 
@@ -187,6 +191,18 @@ class _Caller(StasisWay):
 
     def _is_inside(self, channel: ChannelInfo) -> bool:
         return channel.id in self._bond.inside
+
+    def _entered(self, channel: ChannelInfo, agent: str) -> None:
+        super()._entered(channel, agent)
+        if caller_of_media(channel.id) in self._legs:
+            self._spawn(self._unsubscribe(self._bond.link, channel.id))
+
+    @staticmethod
+    async def _unsubscribe(link: AriLink, channel_id: str) -> None:
+        try:
+            await link.unsubscribe(channel_id)
+        except AriError as error:  # more events than needed, or it was done over a former link
+            log.debug("! ari events not unsubscribed", application=link.app, error=str(error))
 
 
 class _Stay:

@@ -62,6 +62,14 @@ OPERATIONS = (
     Operation("applications", "GET", "/applications", "list", "List[Application]"),
     Operation("applications", "GET", "/applications/{applicationName}", "get", "Application"),
     Operation("applications", "PUT", "/applications/{applicationName}/eventFilter", "filter", "Application"),
+    Operation(
+        "applications",
+        "DELETE",
+        "/applications/{applicationName}/subscription",
+        "unsubscribe",
+        "Application",
+        ("eventSource!",),
+    ),
     Operation("channels", "GET", "/channels", "list", "List[Channel]"),
     Operation(
         "channels",

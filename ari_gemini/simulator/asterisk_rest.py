@@ -184,13 +184,31 @@ class Rest:
     async def applications_filter(self, ask: Ask) -> Json:
         return await self.applications_get(ask)  # events left out are none that a test would miss
 
+    async def applications_unsubscribe(self, ask: Ask) -> Json:
+        await self.applications_get(ask)
+        name = ask["applicationName"]
+        for source in ask["eventSource"].split(","):
+            scheme, _, channel_id = source.partition(":")
+            if scheme != "channel":
+                raise Refused(400, "Invalid event source URI scheme")
+            channel = self._switch.channels.get(channel_id)
+            if (
+                channel is None
+                or channel.subscriptions <= 0
+                or name not in {channel.stasis, channel.subscriber}
+            ):
+                raise Refused(422, "Event source was not subscribed to")
+            channel.unsubscribed += 1
+        return self._application(name)
+
     def _applications(self) -> set[str]:
         """Connected ones, and those that still have channels though nobody is connected."""
         held = {c.stasis or c.subscriber for c in self._switch.channels.values()}
         return self._listening() | {name for name in held if name}
 
     def _application(self, name: str) -> Json:
-        channels = [c.id for c in self._switch.channels.values() if name in {c.stasis, c.subscriber}]
+        known = [c for c in self._switch.channels.values() if name in {c.stasis, c.subscriber}]
+        channels = [channel.id for channel in known if channel.subscriptions > 0]
         bridges = [b.id for b in self._switch.bridges.values() if name in b.audience]
         return {
             "name": name,

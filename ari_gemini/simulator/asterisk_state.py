@@ -77,6 +77,9 @@ class SimChannel:
     """The Stasis application it is in."""
     subscriber: str | None = None
     """The application that hears of it even outside Stasis, because its request made the channel."""
+    unsubscribed: int = 0
+    """How often an application has unsubscribed from it: it had subscribed once as ``subscriber``, once as
+    ``stasis``. Of a channel without a subscription only StasisStart and StasisEnd are told."""
     bridge: SimBridge | None = None
     ringing: bool = False
     """It rings for the caller: by signalling, or as a tone once he is answered."""
@@ -110,6 +113,11 @@ class SimChannel:
     def is_media(self) -> bool:
         """True for an external media channel, which has an AudioSocket and no caller."""
         return self.leg is not None and self.phone is None
+
+    @property
+    def subscriptions(self) -> int:
+        """What is left of them: Asterisk counts."""
+        return (self.subscriber is not None) + (self.stasis is not None) - self.unsubscribed
 
     def to_json(self) -> Json:
         """The ``Channel`` model."""

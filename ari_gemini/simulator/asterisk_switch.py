@@ -56,7 +56,8 @@ class Switch:
         self._listening = listening
 
     def _tell(self, channel: SimChannel, kind: str, **fields: object) -> None:
-        self._emit(channel.stasis or channel.subscriber, kind, {**fields, "channel": channel.to_json()})
+        if channel.subscriptions > 0 or kind in {"StasisStart", "StasisEnd"}:
+            self._emit(channel.stasis or channel.subscriber, kind, {**fields, "channel": channel.to_json()})
 
     def _varset(self, channel: SimChannel, name: str, value: str) -> None:
         self._tell(channel, "ChannelVarset", variable=name, value=value)

@@ -158,6 +158,21 @@ async def test_a_message_too_long_closes_it(monkeypatch: pytest.MonkeyPatch) -> 
         assert peer.connection.close_code == 1009
 
 
+async def test_a_media_channels_subscriptions_are_ended_in_one_request() -> None:
+    async with door() as at, at.linked() as (peer, link):
+        asking = asyncio.create_task(link.unsubscribe("ari-gemini-media-1.1"))
+        request = await peer.asked()
+        path, _, query = request["uri"].partition("?")
+        assert (request["method"], path) == (
+            "DELETE",
+            "applications/ari-gemini%3APJSIP%2F1001-00000001/subscription",
+        )
+        assert query == "eventSource=channel%3Aari-gemini-media-1.1%2Cchannel%3Aari-gemini-media-1.1"
+        await peer.answer(request, 422, {"message": "Event source was not subscribed to"})
+        with pytest.raises(AriRejected):
+            await asking
+
+
 async def test_events_can_be_left_out() -> None:
     async with door() as at, at.linked() as (peer, link):
         asking = asyncio.create_task(link.ignore(("ChannelVarset",)))

@@ -14,7 +14,7 @@ from ari_gemini.call import cleanup, outbound, stasis
 from ari_gemini.call.names import bridge_of, media_of, party_of
 from ari_gemini.call.outbound import OutboundLeg, OutboundWay
 from ari_gemini.call.registry import Registry
-from ari_gemini.errors import AriConflict, AriNotFound, AriUnavailable, CallEnded, Cause
+from ari_gemini.errors import AriConflict, AriNotFound, AriRejected, AriUnavailable, CallEnded, Cause
 
 CALLER = "1.1"
 NAME = "PJSIP/1001-00000001"
@@ -63,6 +63,7 @@ class Street:
         self.bridges: dict[str, list[str]] = {}
         self.party = ""
         self.asked: list[tuple[str, str]] = []
+        self.unsubscribed: list[str] = []
         self.refuse = 0
         """So many looks at the application get no answer."""
 
@@ -88,6 +89,8 @@ class Street:
 
             async def ignore(self, kinds) -> None: ...
 
+            unsubscribe = staticmethod(self.no_more_of)
+
             async def close(self) -> None:
                 self.cut()
 
@@ -100,6 +103,12 @@ class Street:
                 return street.answer(resource, nickname, params)
 
         self.new_link = Link
+
+    async def no_more_of(self, channel_id: str) -> None:
+        self.unsubscribed.append(channel_id)
+        if channel_id not in self.inside:
+            raise AriRejected("422 Event source was not subscribed to", 422)
+        self.inside.discard(channel_id)
 
     def answer(self, resource: str, nickname: str, params: dict):
         if resource == "applications":
@@ -221,6 +230,20 @@ async def test_what_is_made_enters_the_callers_own_application(street: Street) -
     opening.cancel()
 
 
+async def test_of_a_media_channel_that_has_entered_no_more_is_told(street: Street) -> None:
+    link = await street.link()
+    media = media_of(CALLER)
+    for there in (True, False):  # the second time it was done before, over a former link
+        street.inside = {media} if there else set()
+        link.on_event(StasisStart(ChannelInfo(media)))
+        await street.settle()
+    assert street.unsubscribed == [media, media]
+    link.on_event(StasisStart(ChannelInfo(media_of("somebody else's"))))
+    link.on_event(start())
+    await street.settle()
+    assert street.unsubscribed == [media, media]
+
+
 async def test_a_caller_who_is_announced_before_he_was_found_is_no_adoption(street: Street) -> None:
     link = street.new_link()
     street.way.linked(link)
@@ -273,9 +296,14 @@ async def test_who_never_enters_does_not_hold_the_clean_up(
 # Adoptions.
 
 
-async def test_a_caller_who_is_inside_is_adopted_and_the_remains_are_cleared(street: Street) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["subscribed", "unsubscribed"])
+async def test_a_caller_who_is_inside_is_adopted_and_the_remains_are_cleared(
+    street: Street, told: bool
+) -> None:
     street.enter(CALLER, "ari-gemini,sales")
     street.enter(media_of(CALLER))
+    if not told:
+        street.inside.discard(media_of(CALLER))
     street.bridges[bridge_of(CALLER)] = [CALLER, media_of(CALLER)]
     await street.link()
     (leg,) = street.legs

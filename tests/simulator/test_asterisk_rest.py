@@ -328,6 +328,36 @@ async def test_applications(desk: Desk) -> None:
     assert await desk.refused("applications.get", applicationName="nobody") == unknown
 
 
+async def test_a_channel_that_is_unsubscribed_from_is_told_of_no_more_but_for_its_end(desk: Desk) -> None:
+    told: list[str] = []
+    desk.switch._emit = lambda _app, kind, _fields: told.append(kind)
+    await desk.media()
+    await asyncio.sleep(0)
+    assert "StasisStart" in told
+    once = {"applicationName": "ari-gemini", "eventSource": "channel:media"}
+    assert (await desk.ask("applications.unsubscribe", **once))["channel_ids"] == ["media"]
+    twice = await desk.ask("applications.unsubscribe", **once)
+    assert twice["channel_ids"] == []
+    told.clear()
+    await desk.ask("channels.hangup", channelId="media")
+    assert told == ["StasisEnd"]
+    assert "media" not in desk.switch.channels
+
+
+async def test_unsubscribing_from_what_nobody_subscribed_to_is_refused(desk: Desk) -> None:
+    desk.caller()
+    name = {"applicationName": "ari-gemini"}
+    both = {"eventSource": "channel:caller,channel:caller"}
+    missing = (422, "Event source was not subscribed to")
+    assert await desk.refused("applications.unsubscribe", **name, **both) == missing, "the first time counted"
+    assert (await desk.ask("applications.get", **name))["channel_ids"] == []
+    endpoint = {"eventSource": "endpoint:PJSIP"}
+    assert (await desk.refused("applications.unsubscribe", **name, **endpoint))[0] == 400
+    assert (await desk.refused("applications.unsubscribe", **name))[0] == 400
+    unknown = await desk.refused("applications.unsubscribe", applicationName="nobody", **both)
+    assert unknown == (404, "Application not found")
+
+
 async def test_asterisk_itself(desk: Desk) -> None:
     assert (await desk.ask("asterisk.getInfo"))["system"]["version"].startswith("22.")
     assert (await desk.ask("asterisk.ping"))["ping"] == "pong"
