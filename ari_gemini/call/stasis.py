@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 WATCH_SECONDS = 5.0
 """While no events flow, callers are looked after this often, s: so long may a call outlive its caller."""
 
-GONE_PAUSES = (0.01, 0.04, 0.15, 0.3)
+GONE_PAUSES = (0.01, 0.04, 0.15, 0.3, 0.5, 1.0)
 """A channel is gone soon after Asterisk has said yes to its hangup: seconds between one look and the next."""
 
 

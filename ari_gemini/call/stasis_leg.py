@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -44,6 +45,11 @@ log = structlog.get_logger(__name__)
 
 CAUSE_VARIABLE = "ARI_GEMINI_CAUSE"
 """Channel variable that tells the dialplan why the caller goes on; values are those of errors.Cause."""
+
+BRIDGE_PAUSES = (0.01, 0.04, 0.15, 0.3, 0.5, 1.0)
+"""Between attempts to make the bridge, s. That of a former worker, destroyed a moment ago, is no more to be
+found, and yet nobody else can have its name until the last channel has left it: 409, because its topic is
+there still (Asterisk, ``res/ari/resource_bridges.c``)."""
 
 PARTY_VARIABLE = "ARI_GEMINI_PARTY"
 """Channel variable of a caller who was joined with another party: that one's channel. Whoever finds him
@@ -120,7 +126,7 @@ class StasisLeg:
         self._still_there()
         if self._entered.is_set():
             await self._receive()
-        await self._make(self._bridge.create(name=self.id))
+        await self._make_bridge()
         uuid = uuid4()
         # expected until release is through with Asterisk: who dials for a call that is over is ours to refuse
         self._expecting.enter_context(self._registry.expect(uuid, self._media_arrived))
@@ -261,6 +267,18 @@ class StasisLeg:
         while self._connection is None:
             await self._connected.wait()
         return self._connection
+
+    async def _make_bridge(self) -> None:
+        for pause in BRIDGE_PAUSES:
+            try:
+                await self._make(self._bridge.create(name=self.id))
+            except AriRejected as error:
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self._make(self._bridge.create(name=self.id))
 
     async def _make(self, request: Coroutine[Any, Any, Any]) -> None:
         # A request cut off on our side is carried out on Asterisk's all the same, possibly after the clean-up

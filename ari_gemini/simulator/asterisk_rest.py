@@ -51,6 +51,9 @@ DTMF_LEAD = 0.100
 """What Asterisk waits before the first digit of a request, s."""
 DTMF_PAUSE = 0.500
 """A ``w`` among the digits, s."""
+DISSOLVING = 0.020
+"""So long the channels of a destroyed bridge take to leave it, s; the real Asterisk needs it now and then.
+Nobody else can have its name meanwhile, though it is no more to be found (``res/ari/resource_bridges.c``)."""
 INTERNAL_ERROR = "An internal error prevented this request from being handled"
 
 
@@ -99,6 +102,7 @@ class Rest:
         """``listening`` names the applications that somebody is connected for."""
         self._switch = switch
         self._listening = listening
+        self._dissolving: set[str] = set()
         self.exchange = Exchange(switch)
         """Who can be called."""
 
@@ -352,7 +356,7 @@ class Rest:
         return self._make_bridge(ask, ask["bridgeId"])
 
     def _make_bridge(self, ask: Ask, bridge_id: str) -> Json:
-        if bridge_id in self._switch.bridges:
+        if bridge_id in self._switch.bridges or bridge_id in self._dissolving:
             raise Refused(409, f"Bridge with id '{bridge_id}' already exists")
         bridge = SimBridge(bridge_id, ask.get("name") or "", ask.get("type") or "mixing")
         self._switch.bridges[bridge_id] = bridge
@@ -362,7 +366,11 @@ class Rest:
         return self._bridge(ask).to_json()
 
     async def bridges_destroy(self, ask: Ask) -> None:
-        self._switch.destroy(self._bridge(ask))
+        bridge = self._bridge(ask)
+        if bridge.channels:
+            self._dissolving.add(bridge.id)
+            asyncio.get_running_loop().call_later(DISSOLVING, self._dissolving.discard, bridge.id)
+        self._switch.destroy(bridge)
 
     async def bridges_add_channel(self, ask: Ask) -> None:
         bridge = self._bridge(ask)

@@ -11,7 +11,7 @@ import structlog
 
 from ari_gemini.ari.events import ChannelInfo, parse_channel
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
-from ari_gemini.call import cleanup
+from ari_gemini.call import cleanup, stasis_leg
 from ari_gemini.call.joined import Joined
 from ari_gemini.call.leg import Identity
 from ari_gemini.call.registry import Registry
@@ -40,6 +40,7 @@ UNMADE = ["destroy", "hangup"]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleanup, "CLEANUP_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(stasis_leg, "BRIDGE_PAUSES", (0.0, 0.0))
 
 
 class Scene:
@@ -376,6 +377,16 @@ async def test_what_is_in_the_way_of_ours_is_not_a_caller_who_left(
     assert refused.value.status == error.status
 
 
+async def test_the_name_of_a_bridge_that_is_being_destroyed_is_waited_for(scene: Scene) -> None:
+    taken = AriConflict("Bridge with id already exists", 409)
+    scene.ari.answers["createWithId"] = [taken, taken, {"id": BRIDGE}]
+    await scene.live()
+    assert scene.ari.asked.count("createWithId") == 3
+    assert "addChannel" in scene.ari.asked
+    asked = await scene.release(Cause.CALLER_HANGUP)
+    assert [asked.count(name) for name in UNMADE] == [1, 1], "a conflict leaves nothing open"
+
+
 async def test_a_caller_who_leaves_just_before_he_is_bridged(scene: Scene) -> None:
     scene.ari.answers["addChannel"] = [AriRejected("Channel not found", 400)]
     scene.ari.answers["get"] = [AriNotFound("404 Channel not found", 404)]
@@ -591,12 +602,13 @@ async def test_a_join_that_is_under_way_when_the_call_ends_is_waited_for(scene: 
     joining = asyncio.create_task(consultation.join())
     await scene.ari.until("addChannel", 3)
     joining.cancel()
-    releasing = asyncio.create_task(scene.release(Cause.SHUTDOWN))
+    releasing = asyncio.create_task(scene.leg.release(CallEnded(Cause.SHUTDOWN)))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not set(SENT_ON) & set(scene.ari.asked)
     gate.set()
-    await asyncio.wait([joining, releasing])
+    await asyncio.wait([joining])
+    await releasing
     assert len(scene.kept) == 1
 
 

@@ -296,6 +296,8 @@ async def test_bridges(desk: Desk) -> None:
     elsewhere = (422, "Channel not in Stasis application")
     assert await desk.refused("bridges.addChannel", bridgeId="b", channel="caller") == elsewhere
     assert await desk.ask("bridges.destroy", bridgeId="b") is None
+    assert (await desk.ask("bridges.createWithId", bridgeId="b"))["channels"] == []
+    await desk.ask("bridges.destroy", bridgeId="b")
     gone = (404, "Bridge not found")
     assert await desk.refused("bridges.destroy", bridgeId="b") == gone
     assert await desk.refused("bridges.get", bridgeId="b") == gone
@@ -326,6 +328,20 @@ async def test_applications(desk: Desk) -> None:
     assert abandoned["channel_ids"] == ["caller"]
     unknown = (404, "Application not found")
     assert await desk.refused("applications.get", applicationName="nobody") == unknown
+
+
+async def test_a_bridges_name_is_free_when_its_channels_have_left(desk: Desk) -> None:
+    desk.caller()
+    await desk.ask("bridges.createWithId", bridgeId="b")
+    await desk.ask("bridges.addChannel", bridgeId="b", channel="caller")
+    await desk.ask("bridges.destroy", bridgeId="b")
+    assert await desk.refused("bridges.get", bridgeId="b") == (404, "Bridge not found")
+    exists = (409, "Bridge with id 'b' already exists")
+    assert await desk.refused("bridges.createWithId", bridgeId="b") == exists
+    async with asyncio.timeout(5):
+        while desk.rest._dissolving:  # noqa: ASYNC110 - a timer of its own
+            await asyncio.sleep(0.01)
+    assert await desk.ask("bridges.createWithId", bridgeId="b")
 
 
 async def test_a_channel_that_is_unsubscribed_from_is_told_of_no_more_but_for_its_end(desk: Desk) -> None:
