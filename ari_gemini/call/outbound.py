@@ -67,9 +67,9 @@ UNWANTED: Final = (
 )
 """Events of which nothing is made here. When a process is killed, its media connections end together with
 its links, and Asterisk tells dead connections so. The first event still goes out; one that fails closes the
-socket under the thread that is to connect anew (``res_http_websocket.c``, Asterisk 22.10.1): that may crash,
-or sleep for ever when another connection has got the number of the descriptor. Therefore these are filtered,
-and the media channel is unsubscribed from: of eight events one is left, its StasisEnd."""
+socket under the thread that is to connect anew (``res_http_websocket.c``, Asterisk 22.10.1), which may crash
+(segmentation fault). Therefore these are filtered, and the media channel is unsubscribed from: of eight
+events one is left, its StasisEnd."""
 TIDY_SECONDS: Final = 60.0
 """Between two looks of a worker for bridges that nobody needs: they are rare, and all of Asterisk's bridges
 are read for it."""

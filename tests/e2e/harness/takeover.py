@@ -35,9 +35,6 @@ OUTBOUND_KILLED = "kill -9 of a worker, another one running (outbound)"
 REDIS_KILLED = "kill -9 of a worker, another one running (outbound), after kill -9 of Redis"
 CLASSIC_KILLED = "kill -9 of the only worker, started anew at once (classic)"
 _INTO_THE_SENTENCE = 0.5
-_NOBODY = "nobody took over"
-_WRITE_FAILED = "Problem occurred during websocket write"
-"""In Asterisk's log (res/ari/ari_websockets.c)."""
 
 
 @dataclass(slots=True)
@@ -47,9 +44,6 @@ class Takeover:
     back: list[float]
     """Seconds from the kill until each caller's new model session stood."""
     trials: list[Trial]
-    unmended: bool = False
-    """Asterisk itself lost a caller: an event that it was writing when the connection broke closed it, and
-    nothing connects it anew (22.10.1, asterisk/README.md)."""
 
 
 class Workers:
@@ -110,7 +104,6 @@ async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Ph
             redis = stack.enter_context(RedisServer(work / "redis"))
         workers = Workers(work, asterisk, gemini, is_outbound=is_outbound, redis=redis)
         callers = [Caller(gemini, phone, OUTBOUND if is_outbound else WAY_A) for phone in phones]
-        logged = len(asterisk.log())
         async with workers.worker("first") as first:
             await asyncio.gather(*(caller.begin() for caller in callers))
             if redis is not None:
@@ -119,12 +112,12 @@ async def kill_and_take_over(asterisk: Asterisk, work: Path, phones: Sequence[Ph
                 redis.start()
                 await _kept(redis, len(callers))
             if is_outbound:
-                async with workers.worker("second"):
+                async with workers.worker("second") as second:
                     await _strike(callers, first)
-                    return await _aftermath(asterisk, callers, name, logged)
+                    return await _aftermath(asterisk, callers, name, second)
             await _strike(callers, first)
-        async with workers.worker("first"):
-            return await _aftermath(asterisk, callers, name, logged)
+        async with workers.worker("first") as again:
+            return await _aftermath(asterisk, callers, name, again)
 
 
 async def _kept(redis: RedisServer, calls: int) -> None:
@@ -142,8 +135,7 @@ async def _strike(callers: Sequence[Caller], first: Running) -> None:
     await first.kill()
 
 
-async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str, logged: int) -> Takeover:
-    """``logged``: lines of Asterisk's log before the kill."""
+async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str, worker: Running) -> Takeover:
     trials = list(await asyncio.gather(*(_trial(caller, name) for caller in callers)))
     if not asterisk.running:
         raise AsteriskCrashed(f"during: {name}")
@@ -153,15 +145,18 @@ async def _aftermath(asterisk: Asterisk, callers: Sequence[Caller], name: str, l
         trials[0].complaints.append(str(left))
         for bridge in await asterisk.bridges():  # what follows is not to blame
             await asterisk.ari("DELETE", f"bridges/{bridge['id']}")
+    if any(trial.complaints for trial in trials):
+        lines = worker.said.decode().splitlines()
+        trials[0].complaints += [
+            line for line in lines if "call.ended" in line and "caller_hangup" not in line
+        ]
     back = [_ready(caller) - caller.struck for caller in callers if _ready(caller)]
-    alone = any(_NOBODY in complaint for trial in trials for complaint in trial.complaints)
-    unmended = alone and any(_WRITE_FAILED in line for line in asterisk.log()[logged:])
-    return Takeover(sorted(back), trials, unmended)
+    return Takeover(sorted(back), trials)
 
 
 async def _trial(caller: Caller, name: str) -> Trial:
     try:
-        await until(lambda: bool(_ready(caller)), lambda: _NOBODY)
+        await until(lambda: bool(_ready(caller)), lambda: "nobody took over")
         await caller.quiet()
         last = await caller.ask("ask_order")
         await caller.finish()
