@@ -23,7 +23,8 @@ AGENT_VARIABLE = "ARI_GEMINI_AGENT"
 """Channel variable that names the agent; the dialplan sets it before ``AudioSocket()``."""
 
 CALLER_HUNG_UP = 0x01
-"""AudioSocket error code "hangup of the calling party" (Asterisk, ``apps/app_audiosocket.c``)."""
+"""AudioSocket error code "hangup of the calling party" (AudioSocket's specification; Asterisk 22.10.1
+itself only closes the connection)."""
 
 NOT_OURS = "this call cannot be transferred: the dialplan keeps control of it"
 

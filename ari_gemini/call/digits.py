@@ -3,6 +3,11 @@
 Asterisk reports a key twice, as the ARI event ChannelDtmfReceived and as AudioSocket message 0x03, and
 either report may be missing: without ARI, before the media connection stands, in an outage. A report is the
 second one of its key when the same digit, reported the other way a moment ago, has had no second one yet.
+
+Once the media has reported a key, it alone counts. Asterisk holds a key back that follows the one before by
+less than 45 ms, and tells ARI of it again when its time has come (``__ast_read`` in ``main/channel.c``): the
+keys of a dialling machine may come doubled there; what is bridged hears each one once. Until then both count:
+before the bridge there is ARI alone, and ``chan_audiosocket`` of an old Asterisk reports none.
 """
 
 from __future__ import annotations
@@ -59,6 +64,7 @@ class Keypad:
         self._entry = ""
         self.deadline: float | None = None
         """When the entry under way ends by itself."""
+        self._media_tells = False
 
     @property
     def entry(self) -> str:
@@ -67,6 +73,10 @@ class Keypad:
 
     def is_new(self, digit: str, source: Source, now: float) -> bool:
         """Whether this report is the first one of its key."""
+        if source is Source.MEDIA:
+            self._media_tells = True
+        elif self._media_tells:
+            return False
         single = self._single
         while single and now - single[0].at > TWIN_SECONDS:
             single.popleft()

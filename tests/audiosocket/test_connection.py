@@ -331,7 +331,7 @@ async def test_credit_comes_back_with_time(door):
     assert not connection._refill(then + 3.9)  # 5 s cost 4 s at 1.25 times real time
     assert connection._refill(then + 4.1)
     assert connection._refill(then + 1000.0)
-    assert connection._credit == subject.AHEAD_SECONDS
+    assert connection._credit == subject.STALL_SECONDS
 
 
 # To Asterisk.

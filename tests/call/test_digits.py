@@ -96,14 +96,16 @@ def test_however_late_either_report_is_no_key_is_doubled_or_lost(story: list, me
 
 @given(st.lists(st.tuples(gaps, keys, delays), max_size=40), st.sampled_from(Source), st.data())
 def test_one_way_is_enough_whatever_becomes_of_the_other(story: list, reliable: Source, data) -> None:
-    """It reports at once; of the other one's reports some come late and some never. The order stays, too.
+    """It reports at once; of the other one's reports some come late and some never: of the media's the first
+    ones, since before the bridge there are none. The order stays, too.
 
     A key of which one report is missing is pressed long before and after others of its digit: nothing could
     tell its one report from the second one of its neighbour's.
     """
     pressed, at, last = [], 0, {}
-    for gap, digit, delay in story:
-        missing = data.draw(st.booleans())
+    bridged = data.draw(st.integers(0, len(story)))
+    for number, (gap, digit, delay) in enumerate(story):
+        missing = data.draw(st.booleans()) if reliable is MEDIA else number < bridged
         at += gap
         was_at, was_missing = last.get(digit, (0, False))
         if was_missing or missing:
@@ -116,6 +118,18 @@ def test_one_way_is_enough_whatever_becomes_of_the_other(story: list, reliable: 
     reports = [(at, digit, reliable) for at, digit, _ in pressed] + arrivals(kept, late, other)
     found = new_keys(sorted(reports, key=lambda report: report[0]))
     assert found == "".join(digit for _, digit, _ in pressed)
+
+
+def test_keys_that_asterisk_holds_back_are_not_doubled() -> None:
+    """It tells ARI of each again (keys of 100 ms with pauses of 40 ms), and the bridge of each once."""
+    reports = [(0, "1", SIGNALLING), (0, "1", MEDIA)]
+    for number, digit in enumerate("8529630", 1):
+        at = 140 * number
+        reports += [(at, digit, SIGNALLING), (at + 5, digit, SIGNALLING), (at + 5, digit, MEDIA)]
+    pad = keypad()
+    assert (
+        "".join(digit for ms, digit, source in reports if pad.is_new(digit, source, ms / 1000)) == "18529630"
+    )
 
 
 # Entries.
