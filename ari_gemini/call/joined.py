@@ -21,9 +21,14 @@ class Joined:
     def __init__(self, client: Requests, caller: str, party: str) -> None:
         self.caller = caller
         self.members = frozenset((caller, party))
+        """Either may have been replaced by whom it transferred the other to."""
         self.parting = False
         """``part`` is under way."""
         self._client = client
+
+    def replace(self, old: str, new: str) -> None:
+        """A member has transferred the other one on, to somebody who is in the bridge in its place."""
+        self.members = self.members - {old} | {new}
 
     async def part(self, gone: AbstractSet[str]) -> bool:
         """Hang up on the members that are not ``gone``, and destroy the bridge. False: something may be left.

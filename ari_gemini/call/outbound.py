@@ -42,7 +42,7 @@ from ari_gemini.ari.outbound import OutboundListener
 from ari_gemini.ari.requests import Requests
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.connection import MediaEnd
-from ari_gemini.call.names import caller_of_bridge, caller_of_media, media_of
+from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, media_of
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis import StasisWay, WayOptions
 from ari_gemini.call.stasis_leg import StasisLeg
@@ -73,6 +73,8 @@ events one is left, its StasisEnd."""
 TIDY_SECONDS: Final = 60.0
 """Between two looks of a worker for bridges that nobody needs: they are rare, and all of Asterisk's bridges
 are read for it."""
+IDLE_SECONDS: Final = 5.0
+"""Asterisk closes a link 3 s after its caller has left (``res/ari/ari_websockets.c``)."""
 RETRY_SECONDS: Final = 1.0
 """Between two looks at a caller of whom Asterisk did not say where he is."""
 
@@ -119,7 +121,9 @@ class Bond(Requests):
     async def bridges(self) -> list[BridgeInfo]:
         """The bridges that were made for his call."""
         application = await self.application(self.app)
-        found = await asyncio.gather(*(self._bridge(name) for name in sorted(set(application.bridge_ids))))
+        # the application does not name one that nobody has been in
+        names = set(application.bridge_ids) | ({bridge_of(self.caller)} if self.caller else set())
+        found = await asyncio.gather(*(self._bridge(name) for name in sorted(names)))
         return [bridge for bridge in found if bridge is not None]
 
     async def _find_caller(self) -> str:
@@ -216,6 +220,7 @@ class _Stay:
         self._way = way
         self._leaving = False
         self._late: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self._look_again = False
         """A link came while a call was being cleaned up: it may have been too late for that."""
         self._next: AriLink | None = None
@@ -249,6 +254,8 @@ class _Stay:
             self._link_closed(self._bond.link)
         elif self._look_again:
             self._way.spawn(self._meet(self._bond.link, LEAVE_SECONDS))
+        else:
+            self._expect_end()
 
     def hand_over(self) -> None:
         """End the call without touching the caller, then close the link: Asterisk brings him elsewhere."""
@@ -270,6 +277,7 @@ class _Stay:
             if await self._caller.reconciled():
                 await self._hush(link)
                 await self._way.tidy_up(link)
+                self._expect_end()
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -279,6 +287,17 @@ class _Stay:
             await link.ignore(UNWANTED)
         except AriError as error:  # more events than needed, that is all
             log.debug("! ari events not filtered", application=link.app, error=str(error))
+
+    def _expect_end(self) -> None:
+        """Asterisk closes the link of who has gone, but forgets that of who went while it was down."""
+        if self._idle is None and not self.over.is_set():
+            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._idle = None
+        if self._bond.connected and not self._caller.legs and not self._caller.joined:
+            log.info("! ari link of nobody", application=self.name)
+            self._end()
 
     def _link_closed(self, link: AriLink) -> None:
         if link is self._next:
@@ -306,6 +325,9 @@ class _Stay:
             return
         self.over.set()
         self._stop_waiting()
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
         self._way.forget(self)
         if self._bond.connected:
             self._way.spawn(self._bond.link.close())

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import structlog
@@ -27,7 +28,7 @@ from ari_gemini.call.joined import Joined
 from ari_gemini.call.leg import DEFAULT_AGENT, Leg
 from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, caller_of_party
 from ari_gemini.call.registry import Registry
-from ari_gemini.call.stasis_leg import PARTY_VARIABLE, StasisLeg
+from ari_gemini.call.stasis_leg import PARTY_VARIABLE, StasisLeg, note_party
 from ari_gemini.errors import AriError, AriNotFound, Cause
 
 log = structlog.get_logger(__name__)
@@ -74,13 +75,17 @@ class StasisWay:
         self._legs: dict[str, StasisLeg] = {}
         self._joined: dict[str, Joined] = {}
         """By the caller's channel."""
+        self._again: dict[str, tuple[ChannelInfo, str]] = {}
+        """Callers whom the dialplan has sent here again while their former call was being cleaned up, each
+        with the agent he asks for."""
         self._owed = False
         """An outage has not been made up for: Asterisk did not answer."""
 
     def on_event(self, event: Event) -> None:
         """Take one ARI event. Never waits, never raises."""
         if isinstance(event, StasisStart):
-            self._entered(event.channel, event.args[0] if event.args else "")
+            if event.replace is None or not self._replaced(event.replace.id, event.channel.id):
+                self._entered(event.channel, event.args[0] if event.args else "")
         elif isinstance(event, StasisEnd):
             self._left(event.channel.id)
         elif isinstance(event, ChannelDestroyed):
@@ -158,6 +163,9 @@ class StasisWay:
     def call_over(self, call_id: str) -> None:
         """The call with that id has ended and cleaned up."""
         self._legs.pop(call_id, None)
+        again = self._again.pop(call_id, None)
+        if again is not None:
+            self._arrived(*again)
 
     def _is_ours(self, channel: ChannelInfo) -> bool:
         return channel.app_name == "Stasis" and channel.app_data.partition(",")[0] == self._app
@@ -178,11 +186,14 @@ class StasisWay:
                 consultation.entered()
             else:
                 self._hang_up_orphan(channel.id)
-        elif (leg := self._legs.get(channel.id)) is not None:
+        elif (leg := self._legs.get(channel.id)) is None:
+            if self._pair_of(channel.id) is None:
+                self._arrived(channel, agent)
+        elif leg.over and leg.entered:
+            self._again[channel.id] = channel, agent
+        else:
             leg.adopted = False  # he has only just come
             leg.caller_entered()
-        elif channel.id not in self._joined:
-            self._arrived(channel, agent)
 
     def _found(self, channel: ChannelInfo, *, new: bool) -> None:
         """A caller or media that no event has told of; or not ``new``, a caller known when it was asked."""
@@ -192,7 +203,7 @@ class StasisWay:
         elif leg is not None:
             if self._is_inside(channel):
                 leg.caller_entered()
-        elif new and channel.id not in self._joined:
+        elif new and self._pair_of(channel.id) is None:
             arguments = channel.app_data.split(",")
             self._arrived(channel, arguments[1] if len(arguments) > 1 else "", found=True)
 
@@ -236,7 +247,8 @@ class StasisWay:
     def _left(self, channel_id: str, cause: int = 0) -> None:
         media_of, party_of = caller_of_media(channel_id), caller_of_party(channel_id)
         caller = media_of or party_of or channel_id
-        pair = self._joined.get(caller)
+        self._again.pop(channel_id, None)
+        pair = self._pair_of(channel_id)
         if pair is not None:
             self._part(pair, pair.members & {channel_id})
         leg, call = self._legs.get(caller), self._registry.calls.get(caller)
@@ -260,6 +272,21 @@ class StasisWay:
         log.info("stasis.joined", call=pair.caller)
         self._joined[pair.caller] = pair
         self._part(pair, left)
+
+    def _pair_of(self, channel_id: str) -> Joined | None:
+        return next((pair for pair in self._joined.values() if channel_id in pair.members), None)
+
+    def _replaced(self, old: str, new: str) -> bool:
+        """``new`` has the place of ``old`` in its bridge, who has transferred the other one on. It comes
+        before the old one leaves (``res/stasis/stasis_bridge.c``). False: ``old`` was joined with nobody."""
+        pair = self._pair_of(old)
+        if pair is None:
+            return False
+        log.info("stasis.transferred_on", call=pair.caller)
+        pair.replace(old, new)
+        if old != pair.caller:
+            self._spawn(_drop(partial(note_party, self._client, pair.caller, new), pair.caller))
+        return True
 
     def _part(self, pair: Joined, gone: AbstractSet[str]) -> None:
         """One of them has left, if ``gone`` names any: end the other's call."""
@@ -301,15 +328,18 @@ class StasisWay:
         for name in media:
             del there[name]
         known = self._legs.keys() | self._joined.keys()
-        held = {caller_of_bridge(bridge.id) for bridge in bridges} - known
-        callers = [name for name, channel in there.items() if name in held and self._is_ours(channel)]
-        alone = await asyncio.gather(*map(self._was_joined, callers))
-        over = {caller for caller, joined in zip(callers, alone, strict=True) if joined}
-        for caller in over:
-            self._hang_up_orphan(caller)
-        await asyncio.gather(
-            *(_drop(Bridge(self._client, bridge_of(one)).destroy, bridge_of(one)) for one in callers)
-        )
+        held = {caller_of_bridge(bridge.id): bridge for bridge in bridges}
+        callers = [name for name in there if name in held.keys() - known and self._is_ours(there[name])]
+        parties = await asyncio.gather(*map(self._party_of, callers))
+        over = set()
+        for caller, party in zip(callers, parties, strict=True):
+            if party and {caller, party} <= set(held[caller].channels):  # his party has transferred him on
+                self._keep(Joined(self._client, caller, party), frozenset())
+            elif party:
+                over.add(caller)
+                self._hang_up_orphan(caller)
+        unmade = [Bridge(self._client, bridge_of(one)) for one in callers if one not in self._joined]
+        await asyncio.gather(*(_drop(bridge.destroy, bridge.id) for bridge in unmade))
         return over
 
     async def _clear_media(self, name: str) -> None:
@@ -322,11 +352,11 @@ class StasisWay:
                 return
             await asyncio.sleep(pause)
 
-    async def _was_joined(self, caller: str) -> bool:
+    async def _party_of(self, caller: str) -> str:
         try:
-            return bool(await Channel(self._client, caller).get_variable(PARTY_VARIABLE))
+            return await Channel(self._client, caller).get_variable(PARTY_VARIABLE) or ""
         except AriError:
-            return False
+            return ""
 
 
 async def _drop(verb: Verb, name: str) -> None:

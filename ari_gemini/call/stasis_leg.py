@@ -223,6 +223,11 @@ class StasisLeg:
         self.handed_over = True
 
     @property
+    def entered(self) -> bool:
+        """The caller is, or was, in the application."""
+        return self._entered.is_set()
+
+    @property
     def over(self) -> bool:
         """The call has ended and is being cleaned up."""
         return self._over
@@ -275,6 +280,7 @@ class StasisLeg:
             except AriRejected as error:
                 if error.status != HTTPStatus.CONFLICT:
                     raise
+                await failure_of(self._bridge.destroy)  # nobody was in it, and so no application lists it
                 await asyncio.sleep(pause)
             else:
                 return
@@ -307,7 +313,7 @@ class StasisLeg:
         await asyncio.gather(self._unmake(bridge=False), self._note_party(consultation.party))
 
     async def _note_party(self, party: str) -> None:
-        failure = await failure_of(partial(self._channel.set_variable, PARTY_VARIABLE, party))
+        failure = await failure_of(partial(note_party, self._client, self.id, party))
         if failure is not None and not self._gone:
             self._log.info("call.party_not_noted", error=str(failure))
 
@@ -357,3 +363,8 @@ class StasisLeg:
         failure = await persist(verb, insist=insist)
         if failure is not None:
             self._log.warning("call.not_cleaned_up", error=str(failure))
+
+
+async def note_party(client: Requests, caller: str, party: str) -> None:
+    """Write down with the caller whom he talks to without the model. Raises AriError."""
+    await Channel(client, caller).set_variable(PARTY_VARIABLE, party)

@@ -115,7 +115,8 @@ class Street:
             if self.refuse:
                 self.refuse -= 1
                 raise AriConflict("not now", 409)
-            return {"name": APP, "channel_ids": sorted(self.inside), "bridge_ids": sorted(self.bridges)}
+            entered = sorted(name for name, channels in self.bridges.items() if channels)
+            return {"name": APP, "channel_ids": sorted(self.inside), "bridge_ids": entered}
         if resource == "bridges":
             return self._bridge(nickname, params)
         name = params.get("channelId", "")
@@ -261,6 +262,22 @@ async def test_a_channel_that_is_gone_starts_nothing_and_leaves_nothing(street: 
     assert street.way._stays == {}
 
 
+async def test_a_link_that_asterisk_has_forgotten_is_closed(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "IDLE_SECONDS", 0.0)
+    street.channels.clear()
+    link = await street.link()
+    await until(lambda: not link.connected)
+    assert street.way._stays == {}
+    street.enter(CALLER, "ari-gemini,sales")
+    link = await street.link()
+    await asyncio.sleep(0.02)
+    assert link.connected, "somebody is there"
+    await street.end(Cause.MODEL_HANGUP)
+    await until(lambda: not link.connected)
+
+
 async def test_a_caller_whom_the_dialplan_has_is_left_alone(street: Street) -> None:
     street.channels[CALLER] = street.raw(CALLER, "Wait", "60")
     await street.link()
@@ -311,6 +328,15 @@ async def test_a_caller_who_is_inside_is_adopted_and_the_remains_are_cleared(
     assert set(street.channels) == {CALLER}
     assert street.bridges == {}
     assert ("hangup", CALLER) not in street.asked
+
+
+async def test_a_bridge_that_nobody_was_in_yet_is_cleared_too(street: Street) -> None:
+    """The application does not list it: its worker was killed before the caller was joined."""
+    street.enter(CALLER, "ari-gemini,sales")
+    street.bridges[bridge_of(CALLER)] = []
+    await street.link()
+    assert street.bridges == {}
+    assert street.legs[0].adopted
 
 
 async def test_an_adopted_caller_who_was_talking_hears_no_ringing(street: Street) -> None:

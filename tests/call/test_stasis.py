@@ -100,6 +100,22 @@ async def test_who_is_here_already_gets_no_second_call_until_the_first_is_over(s
     assert len(street.legs) == 2
 
 
+@pytest.mark.parametrize("stays", [True, False])
+async def test_who_comes_back_while_his_call_is_cleaned_up_is_served_after_it(
+    street: Street, stays: bool
+) -> None:
+    street.way.on_event(start("a"))
+    await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
+    street.way.on_event(StasisEnd(ChannelInfo("a")))
+    street.way.on_event(start("a", "sales"))
+    if not stays:
+        street.way.on_event(StasisEnd(ChannelInfo("a")))
+    assert len(street.legs) == 1
+    street.way.call_over("a")
+    assert [(await leg.identify()).agent for leg in street.legs[1:]] == ["sales"] * stays
+    assert (street.way._again, set(street.way._legs)) == ({}, {"a"} if stays else set())
+
+
 @pytest.mark.parametrize("event", [StasisEnd, ChannelDestroyed])
 async def test_who_leaves_ends_his_call_and_no_other(street: Street, event: type) -> None:
     for name in "ab":
@@ -396,6 +412,51 @@ async def test_two_who_could_not_be_parted_are_parted_later(street: Street, ari_
     await street.settle()
     assert street.ari.about("hangup") == [PARTY]
     assert street.way._joined == {}
+
+
+@pytest.mark.parametrize(("old", "stays"), [(PARTY, "a"), ("a", PARTY)])
+@pytest.mark.parametrize("gone", ["new", "the other"])
+async def test_one_of_two_joined_transfers_the_other_on(
+    street: Street, old: str, stays: str, gone: str
+) -> None:
+    await joined(street)
+    calls = len(street.legs)
+    street.way.on_event(StasisStart(ChannelInfo("7.7"), replace=ChannelInfo(old)))
+    street.way.on_event(StasisEnd(ChannelInfo(old)))
+    street.way.on_event(ChannelDestroyed(ChannelInfo(old)))
+    await street.settle()
+    assert street.ari.about("hangup") == [], "they talk"
+    assert len(street.legs) == calls, "and need no model"
+    noted = [street.ari.params["setChannelVar"]] if "setChannelVar" in street.ari.asked else []
+    assert noted == (
+        [{"channelId": "a", "variable": "ARI_GEMINI_PARTY", "value": "7.7"}] if old == PARTY else []
+    )
+    street.way.on_event(StasisEnd(ChannelInfo("7.7" if gone == "new" else stays)))
+    await street.settle()
+    assert street.ari.about("hangup") == [stays if gone == "new" else "7.7"]
+    assert street.ari.about("destroy") == [bridge_of("a")]
+    assert street.way._joined == {}
+
+
+async def test_who_takes_the_place_of_a_caller_gets_a_call_of_his_own(street: Street) -> None:
+    street.way.on_event(StasisStart(ChannelInfo("a")))
+    street.way.on_event(StasisStart(ChannelInfo("b"), replace=ChannelInfo("a")))
+    assert [leg.id for leg in street.legs] == ["a", "b"]
+
+
+async def test_after_a_restart_a_caller_who_was_transferred_on_is_left_alone(
+    street: Street, ari_channel, ari_bridge
+) -> None:
+    street.ari.answers["getChannelVar"] = [{"value": "7.7"}]
+    channels = [ari_channel("a"), ari_channel("7.7")]
+    asterisk_has(street.ari, channels, [ari_bridge(bridge_of("a"), "a", "7.7")])
+    await street.way.reconcile()
+    await street.settle()
+    assert street.legs == []
+    assert street.ari.about("destroy") == []
+    street.way.on_event(StasisEnd(ChannelInfo("7.7")))
+    await street.settle()
+    assert street.ari.about("hangup") == ["a"]
 
 
 async def test_after_a_restart_two_who_are_joined_are_known_by_their_names(

@@ -382,6 +382,7 @@ async def test_the_name_of_a_bridge_that_is_being_destroyed_is_waited_for(scene:
     scene.ari.answers["createWithId"] = [taken, taken, {"id": BRIDGE}]
     await scene.live()
     assert scene.ari.asked.count("createWithId") == 3
+    assert scene.ari.asked.count("destroy") == 2, "an empty one is found only so"
     assert "addChannel" in scene.ari.asked
     asked = await scene.release(Cause.CALLER_HANGUP)
     assert [asked.count(name) for name in UNMADE] == [1, 1], "a conflict leaves nothing open"

@@ -21,6 +21,7 @@ from ari_gemini.ari.operations import ROUTES
 from ari_gemini.errors import Cause
 from ari_gemini.simulator.gemini_live import GeminiSimulator, SimulatedSession
 from ari_gemini.simulator.phrases import phrase
+from ari_gemini.simulator.scenario import load_scenario
 
 pytestmark = pytest.mark.asterisk
 
@@ -163,6 +164,33 @@ async def test_a_killed_worker_costs_no_caller(asterisk: Asterisk, phone: PhoneM
             await goes_on(alice, again)
             left = [c["id"] for c in await asterisk.channels() if c["name"].startswith("PJSIP/1001-")]
             assert left == [caller], "the caller never left"
+            assert len(await asterisk.bridges()) == 1
+            await hung_up(alice)
+            await asterisk.empty()
+            await second.says(b"cause=caller_hangup")
+        assert heard_by_phone(alice, again)[0] >= 0.95
+
+
+async def test_a_worker_killed_before_the_caller_is_joined_costs_none(
+    asterisk: Asterisk, phone: PhoneMaker, tmp_path: Path
+) -> None:
+    """There is a bridge then that no channel has been in: the application does not list it."""
+    alice = await phone("1001")
+    slow = load_scenario("two_turns").model_copy(update={"setup_delay": 3.0})
+    async with GeminiSimulator(slow) as gemini:
+        command = Command(tmp_path, asterisk, gemini)
+        async with worker(command, asterisk) as first:
+            await alice.dial(OUTBOUND)
+            await alice.ringing(timeout=20)
+            assert [bridge["channels"] for bridge in await asterisk.bridges()] == [[]]
+            await first.kill()
+        assert gemini.connections == 1
+        async with worker(command, asterisk) as second:
+            await alice.established(timeout=20)
+            await second.says(b"call.up")
+            again = await open_session(gemini)
+            await again.wait_for("turn_complete", timeout=20)
+            await alice.tap.wait_quiet(Way.TO_PHONE, packets=15)
             assert len(await asterisk.bridges()) == 1
             await hung_up(alice)
             await asterisk.empty()

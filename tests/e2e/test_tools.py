@@ -283,6 +283,34 @@ async def test_attended_transfer_joins_both(
         )
 
 
+@pytest.mark.parametrize(
+    "place", [{}, {"endpoint": "PJSIP/1002"}], ids=["beside our bridge", "in our bridge"]
+)
+async def test_the_party_transfers_the_caller_on(
+    asterisk: Asterisk, phone: PhoneMaker, place: Mapping[str, str]
+) -> None:
+    alice, bob = await phone("1001"), await phone("1002", register=True, answer="auto")
+    carol = await phone("1003", register=True, answer="auto")
+    turn = ask_boss(first=("one_moment",), say=("order_status",))
+    environ = tools("transfer_call", transfer=boss(**place))
+    async with running(asterisk, scenario(turn), environ=environ) as bot:
+        await greeted(alice, bot, WAY_A)
+        await alice.say(caller_says("ask_person"))
+        await bob.established(timeout=20)
+        await bot.watcher.wait_outcomes(1)
+        await bot.idle()
+        await talk(alice, bob)
+        await bob.command("transfer", f"sip:1003@{asterisk.sip_address}")
+        await carol.established(timeout=20)
+        await bob.closed(timeout=20)
+        there, back = await talk(alice, carol)
+        assert min(there, back) >= 0.95
+        assert len(bot.watcher.outcomes) == 1, "and no model is needed"
+        await hung_up(carol)
+        await alice.closed()
+        await nothing_left(asterisk, bot)
+
+
 async def test_when_nobody_answers_the_caller_is_back_with_the_model(
     asterisk: Asterisk, phone: PhoneMaker
 ) -> None:
