@@ -311,6 +311,24 @@ async def test_the_party_transfers_the_caller_on(
         await nothing_left(asterisk, bot)
 
 
+async def test_a_caller_who_is_transferred_back_here_is_served_again(
+    asterisk: Asterisk, phone: PhoneMaker
+) -> None:
+    """He enters while his former call is being cleaned up."""
+    alice = await phone("1001")
+    back = {"again": f"from-internal,{WAY_A},1"}
+    async with running(asterisk, scenario(), environ=tools("transfer_call", transfer=back)) as bot:
+        first = await greeted(alice, bot, WAY_A)
+        first.call_tool("transfer_call", {"destination": "again"})
+        second = await bot.gemini.wait_session(2)
+        await second.wait_for("turn_complete", timeout=20)
+        await alice.tap.wait_quiet(Way.TO_PHONE, packets=15)
+        await hung_up(alice)
+        await nothing_left(asterisk, bot)
+        causes = [outcome.cause for outcome in bot.watcher.outcomes]
+        assert causes == [Cause.TRANSFERRED, Cause.CALLER_HANGUP]
+
+
 async def test_when_nobody_answers_the_caller_is_back_with_the_model(
     asterisk: Asterisk, phone: PhoneMaker
 ) -> None:
