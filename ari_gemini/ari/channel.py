@@ -165,7 +165,8 @@ class Bridge:
     async def add_channel(self, *channel_ids: str) -> None:
         """Put channels in, one of them out of another bridge if need be; answered or not.
 
-        One that is in it already stays. Raises AriNotFound when the bridge is gone, AriRejected when a
+        One that is in it already stays; of one that hangs up meanwhile Asterisk says nothing, its StasisEnd
+        does. Raises AriNotFound when the bridge is gone, AriRejected when a
         channel is (status 400) or is not in Stasis (422): then none is put in, and Asterisk does not say
         which it was.
         """
