@@ -245,6 +245,8 @@ class Call:
 
     def _caller_spoke(self) -> None:
         self.conversation.caller_began()
+        if self._agent is not None and self._agent.activity_detection.interruptions:
+            self.line.caller_spoke()
         self._watchdogs.caller_started()
 
     async def _watch(self) -> None:

@@ -59,6 +59,8 @@ class Conversation:
         self._log = log
         self._clock = asyncio.get_running_loop().time
         self._floor = Floor()
+        self.left_over = False
+        """What is left to be played is of a session that was lost."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.AudioDelta: self._on_audio,
             events.Interrupted: self._on_interrupted,
@@ -129,6 +131,7 @@ class Conversation:
         if self.watch is not None:
             self.watch.session_lost()
         self._act(Happening.SESSION_LOST)
+        self.left_over = self.downlink.speech_left
 
     def session_changed(self) -> None:
         """There is a session again."""
@@ -148,6 +151,7 @@ class Conversation:
         begins = self._floor.state is not State.SPEAKING
         if self._floor.audio(duration_ms) is Action.PLAY and self.downlink.play(delta.pcm, delta.rate):
             self._timeline.model_audio(self._clock())
+            self.left_over = False
             self.model_audio.fire()
             if self.watch is not None:
                 self.watch.model_audio(delta.pcm, delta.rate)
@@ -213,6 +217,7 @@ class Conversation:
             self.downlink.end_turn()
 
     def _clear(self) -> None:
+        self.left_over = False
         heard_ms = self.downlink.clear()
         for turn in self._timeline.interrupted(self._clock(), heard_ms):
             self._turn_ended(turn)
@@ -224,6 +229,7 @@ class Conversation:
         self.turn_played.fire()
 
     def _played_out(self) -> None:
+        self.left_over = False
         if self.watch is not None:
             self.watch.played_out()
 

@@ -87,6 +87,11 @@ class Downlink:
             raise RuntimeError("the downlink has not started yet")
         return self._settle(self.buffer).format.rate
 
+    @property
+    def speech_left(self) -> bool:
+        """Something of the model's speech waits to be played."""
+        return self.buffer is not None and not self.buffer.empty
+
     # Speech.
 
     def start(self, connection: Connection) -> None:
@@ -126,9 +131,10 @@ class Downlink:
             return 0.0
         if self._resampler is not None:
             self._resampler.reset()
+        began = self._playing or not self.buffer.empty  # or would have, at the next deadline
         played_ms = self.buffer.clear().played_ms
         self._wake(heard=False)
-        if self._playing:
+        if began:
             self._playing = False
             self._on_played_out()
         return played_ms

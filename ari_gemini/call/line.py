@@ -9,6 +9,8 @@
 Resuming is possible only when the former connection is closed: Gemini was measured to refuse it as long as
 that one lives, and often within the first second after it; hence the pauses. What was on its way on the old
 connection, sound, texts and answers of tools, is sent again on the next (``Uplink``, ``Texts``, ``Toolbox``).
+From the third loss in a row on without a word of the model in between, it is a new session at once, after
+longer and longer pauses, until ``give_up_after``.
 """
 
 from __future__ import annotations
@@ -60,6 +62,10 @@ LASTED_SECONDS = 60.0
 """A session that lived so long was a good one though the model had nothing to say, s."""
 MAX_IN_A_ROW = 5
 """Losses without a word of the model in between: the next session would only be lost as well."""
+FRESH_IN_A_ROW = 3
+"""The third such loss is not worth a resumption: something in that session may be what ends connections."""
+STOP_SECONDS = 0.5
+"""So long the caller must speak over what is left of a lost session, s: who agrees in passing is shorter."""
 
 GO_ON = (
     "[The connection was interrupted for a moment and what you said last was cut off. Go on from there, "
@@ -126,9 +132,11 @@ class Line:
         self._cut = False  # the session was left in the middle of a sentence
         self._unsaid = False  # the session was left owing an answer
         self._in_a_row = 0
+        self._row_began = 0.0
         self._plugged_at = 0.0
         self._turns_before = -1
         self._reminder: asyncio.TimerHandle | None = None
+        self._stop: asyncio.TimerHandle | None = None
         conversation.on_go_away = self._go_away
 
     @property
@@ -198,6 +206,18 @@ class Line:
                 self.on_change()
         finally:
             self._forget_reminder()
+            if self._stop is not None:
+                self._stop.cancel()
+
+    def caller_spoke(self) -> None:
+        """The caller speaks, and may. Whether he interrupts, the provider says; but of what is left to be
+        played of a session that was lost it knows nothing any more."""
+        if self._conversation.left_over and (self._stop is None or self._stop.when() <= self._clock()):
+            self._stop = asyncio.get_running_loop().call_later(STOP_SECONDS, self._stop_left_over)
+
+    def _stop_left_over(self) -> None:
+        if self._conversation.left_over and self._uplink.speaking:
+            self._conversation.drop_unplayed()
 
     def give_up(self, why: str) -> None:
         """The present session is no good: resume it on another connection."""
@@ -343,10 +363,13 @@ class Line:
         """Raises ``error`` when it is one too many."""
         self._forget_reminder()
         turns = self._conversation.turns_begun
-        in_vain = turns == self._turns_before and self._clock() - self._plugged_at < LASTED_SECONDS
+        now = self._clock()
+        in_vain = turns == self._turns_before and now - self._plugged_at < LASTED_SECONDS
         self._in_a_row = self._in_a_row + 1 if in_vain else 1
+        if not in_vain:
+            self._row_began = now
         self._turns_before = turns
-        if self._in_a_row > MAX_IN_A_ROW:
+        if self._in_a_row > MAX_IN_A_ROW and now - self._row_began >= self._settings.give_up_after:
             raise error
 
     @property
@@ -358,6 +381,9 @@ class Line:
     ) -> RealtimeSession:
         """The ladder. ``skip``: the attempt at once has been made."""
         resume = None if error.retry in (Retry.FRESH, Retry.NO) else lost.resume
+        if self._in_a_row >= FRESH_IN_A_ROW:
+            resume = None
+            await asyncio.sleep(FRESH_DELAYS[min(self._in_a_row - FRESH_IN_A_ROW + 1, len(FRESH_DELAYS) - 1)])
         if resume is not None:
             for delay in self._settings.resume_delays[1 if skip else 0 :]:
                 await asyncio.sleep(max(0.0, began + delay - self._clock()))
@@ -413,21 +439,34 @@ class Line:
         about."""
         self._forget_reminder()
         if self._uplink.unanswered:
-            return
-        if self._greeting_is_owed:
+            if self._greeting_is_owed or self._cut or self._unsaid or self._doomed.done():
+                self._remind_later(despite=True)
+        elif self._greeting_is_owed:
             self._texts.tell(self._greeting)
         elif self._cut and not session.resumed:
             self._texts.tell(GO_ON)
         elif self._doomed.done() or (self._unsaid and not session.resumed):
             self._texts.tell(ANSWER)
         elif self._cut or self._unsaid:
-            text, turns = GO_ON if self._cut else ANSWER, self._conversation.turns_begun
-            loop = asyncio.get_running_loop()
-            self._reminder = loop.call_later(CONTINUE_SECONDS, self._remind, text, turns)
+            self._remind_later(despite=False)
 
-    def _remind(self, text: str, turns: int) -> None:
-        quiet = self._conversation.turns_begun == turns and not self._uplink.unanswered
-        if quiet and (self.toolbox is None or not self.toolbox.busy):
+    def _remind_later(self, *, despite: bool) -> None:
+        """Unless the model speaks before. ``despite`` all that the caller said and has no answer to: it may
+        have been a cough; else the answer to it is what he waits for."""
+        text = self._greeting if self._greeting_is_owed else GO_ON if self._cut else ANSWER
+        turns = self._conversation.turns_begun
+        loop = asyncio.get_running_loop()
+        self._reminder = loop.call_later(CONTINUE_SECONDS, self._remind, text, turns, despite)
+
+    def _remind(self, text: str, turns: int, despite: bool) -> None:
+        uplink = self._uplink
+        if self._conversation.turns_begun != turns or (self.toolbox is not None and self.toolbox.busy):
+            return
+        if despite and (uplink.speaking or uplink.quiet_ms < CONTINUE_SECONDS * 1000):
+            self._reminder = asyncio.get_running_loop().call_later(
+                CONTINUE_SECONDS, self._remind, text, turns, despite
+            )
+        elif despite or not uplink.unanswered:
             self._texts.tell(text)
 
     def _forget_reminder(self) -> None:

@@ -52,6 +52,9 @@ NO_REJECTION = frozenset({"TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"}
 RESPONSE_REJECTED, PROHIBITED_INPUT_CONTENT, MALFORMED_FUNCTION_CALL, BLOCKLIST ...), those to come too."""
 NEED_MORE_INPUT = "NEED_MORE_INPUT"
 
+RESPITE_SECONDS = 600.0
+"""A model that has answered for so long since the last remedy has all of its budgets again. Judgement."""
+
 MAX_TEXT_CHARS = 2000
 Instruction = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)
@@ -78,9 +81,9 @@ class StallSettings(BaseModel):
     people ask whether anybody is there. Judgement."""
     nudge: Instruction = NUDGE
     max_nudges: int = Field(default=3, ge=0, le=100)
-    """In one call; when they are spent, the next fault is answered by a new connection."""
+    """Within RESPITE_SECONDS; when they are spent, the next fault is answered by a new connection."""
     max_reconnects: int = Field(default=2, ge=0, le=100)
-    """In one call; when they are spent too, the call ends."""
+    """Within RESPITE_SECONDS; when they are spent too, the call ends."""
 
     @model_validator(mode="after")
     def _leaves_time(self) -> Self:
@@ -159,6 +162,8 @@ class ModelWatch:
         """Seconds waited for the answer before ``_since``."""
         self._silent_since = 0.0
         """Since when the caller waits: neither a remedy nor a new connection is an answer."""
+        self._forgiven: Counter[Remedy] = Counter()  # of the remedies, before the last respite
+        self._remedied_at: float | None = None  # the last one; of a former worker's it is not known
         self._tried: Remedy | None = None  # the strongest remedy for what is owed
         self._pending: tuple[Fault, float] | None = None  # and when it is acted upon
         self._resting: set[_Rest] = set()
@@ -209,6 +214,10 @@ class ModelWatch:
             self.faults[fault] += 1
         else:
             fault = self._pending[0]
+        if self._remedied_at is None:
+            self._remedied_at = now
+        elif now - self._remedied_at >= RESPITE_SECONDS:
+            self._forgiven = self.remedies.copy()
         remedy = self._remedy()
         if remedy is Remedy.GIVE_UP and self._doubtful(fault):
             self._settle()
@@ -384,7 +393,7 @@ class ModelWatch:
             self._pending = (fault, now + SECOND_THOUGHT)
 
     def _remedy(self) -> Remedy:
-        used, settings = self.remedies, self.settings
+        used, settings = self.remedies - self._forgiven, self.settings
         if self._tried is None and used[Remedy.NUDGE] < settings.max_nudges:
             return Remedy.NUDGE
         if self._tried in (None, Remedy.NUDGE) and used[Remedy.RECONNECT] < settings.max_reconnects:
@@ -393,6 +402,7 @@ class ModelWatch:
 
     def _took(self, now: float, remedy: Remedy, fault: Fault) -> None:
         self.remedies[remedy] += 1
+        self._remedied_at = now
         self.last_fault = fault
         if remedy is Remedy.GIVE_UP:
             self._settle()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ari_gemini.ari.client import AriClient
 from ari_gemini.ari.settings import AriSettings

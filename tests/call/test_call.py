@@ -586,3 +586,19 @@ async def test_without_an_observer(rig, until) -> None:
 def test_settings_that_make_no_sense(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CallSettings(**wrong)
+
+
+async def test_a_key_at_the_first_sound_of_the_model_leaves_nobody_waiting(rig) -> None:
+    """Between the sound's arrival and the first deadline: it is thrown away before it was played."""
+    session = await rig.up()
+    session.inbox.put_nowait((AudioDelta(b"\x00\x10" * 4800, 24000),))
+    for _ in range(20):
+        await asyncio.sleep(0)
+        if rig.call._watchdogs.model.heard:
+            break
+    assert rig.call._watchdogs.model.heard
+    rig.call.key_pressed("5")
+    assert rig.call.downlink.buffer.empty
+    assert not rig.call._watchdogs.model.heard
+    rig.call.end(Cause.CALLER_HANGUP)
+    await rig.done()

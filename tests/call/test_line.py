@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 
 import numpy as np
 import pytest
 import structlog
+from support.talk import HANDLE, SILENCE, Talk, resampled, speech, tone, until
 
-from ari_gemini.audio.pcm import AudioFormat
-from ari_gemini.audio.resample import Resampler
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.line import ANSWER, GO_ON, LASTED_SECONDS, MAX_IN_A_ROW, ReconnectSettings
 from ari_gemini.errors import (
@@ -24,7 +22,6 @@ from ari_gemini.errors import (
     SetupRefused,
 )
 from ari_gemini.realtime.events import (
-    AudioDelta,
     GenerationComplete,
     GoAway,
     Speaker,
@@ -34,59 +31,6 @@ from ari_gemini.realtime.events import (
 from ari_gemini.realtime.functions import FunctionDeclaration
 from ari_gemini.realtime.session import HistoryTurn, Resume
 from ari_gemini.tools.base import Tool
-
-HANDLE = Resume("h-1")
-SILENCE = bytes(320)
-
-
-def tone(frames: int, level: int = 8000) -> bytes:
-    return (level * np.sin(np.arange(160 * frames) * 0.3)).astype("<i2").tobytes()
-
-
-def speech(ms: int) -> AudioDelta:
-    return AudioDelta(struct.pack("<h", 4000) * (24 * ms), 24000)
-
-
-def resampled(pcm: bytes) -> bytes:
-    return Resampler(AudioFormat(8000), AudioFormat(16000)).process(pcm)
-
-
-class Talk:
-    """A call that stands, with a handle to resume with, in time that passes when nothing else is to do."""
-
-    def __init__(self, rig) -> None:
-        self.rig = rig
-        self.now = asyncio.get_running_loop().time
-
-    async def up(self, *, greeting: str = "", handle: Resume | None = HANDLE, **settings):
-        self.rig.agents = {"default": Agent(greeting=greeting)}
-        session = await self.rig.up(**settings)
-        session.resume = handle
-        return session
-
-    async def next(self, count: int = 2):
-        """The session with that number."""
-        async with asyncio.timeout(60):
-            while len(self.rig.sessions) < count:  # noqa: ASYNC110 - virtual time
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.01)  # it is in use
-        return self.rig.sessions[count - 1]
-
-    async def say(self, pcm: bytes) -> None:
-        """The caller's sound, in real time."""
-        for at in range(0, len(pcm), 320):
-            self.rig.call.audio(pcm[at : at + 320], 8000)
-            await asyncio.sleep(0.02)
-
-    async def end(self) -> None:
-        self.rig.call.end(Cause.CALLER_HANGUP)
-        assert (await self.rig.done()).cause is Cause.CALLER_HANGUP
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - virtual time
-            await asyncio.sleep(0.01)
 
 
 def refusing_early(rig):
@@ -217,16 +161,6 @@ async def test_what_cannot_help_is_not_tried_for_long(talk, error: Exception) ->
     session.fail(SessionDropped("x"))
     assert (await talk.rig.done()).detail == str(error)
     assert len(talk.rig.settings) == 2
-
-
-async def test_sessions_that_are_lost_before_a_word_are_not_tried_for_ever(talk) -> None:
-    session = await talk.up()
-    for number in range(MAX_IN_A_ROW + 1):
-        session.resume = HANDLE
-        session.fail(SessionDropped(f"loss {number + 1}"))
-        if number < MAX_IN_A_ROW:
-            session = await talk.next(number + 2)
-    assert (await talk.rig.done()).detail == f"loss {MAX_IN_A_ROW + 1}"
 
 
 async def test_a_word_of_the_model_makes_them_count_anew(talk) -> None:

@@ -12,6 +12,7 @@ from ari_gemini.call.model_watch import (
     AUDIBLE_MS,
     LONGEST_PAUSE,
     MAX_TEXT_CHARS,
+    RESPITE_SECONDS,
     SECOND_THOUGHT,
     Fault,
     ModelWatch,
@@ -114,7 +115,34 @@ def test_switched_off() -> None:
     assert model.heard, "that is known all the same"
 
 
-def test_budgets_are_for_the_call() -> None:
+def test_budgets_come_back_to_a_model_that_has_answered_for_long() -> None:
+    model, at = watch(max_nudges=1, max_reconnects=0), 0.0
+    for _ in range(3):
+        at += RESPITE_SECONDS
+        model.asked(at)
+        assert acts(model, at + 8) == [(at + 8, NUDGE)]
+        model.model_audio(at + 9, LOUD, 40)
+        model.generation_complete(at + 9.1)
+        model.played_out(at + 10)
+    at += RESPITE_SECONDS / 2
+    model.asked(at)
+    assert acts(model, at + 8) == [(at + 8, GIVE_UP)]
+    assert model.remedies == {NUDGE: 3, GIVE_UP: 1}, "all of them are told"
+
+
+def test_budgets_of_a_former_worker_come_back_too() -> None:
+    model = watch(max_nudges=1, max_reconnects=1)
+    model.remedies[NUDGE] = 1
+    model.asked(0.0)
+    assert acts(model, 8) == [(8.0, RECONNECT)]
+    model.model_audio(9.0, LOUD, 40)
+    model.generation_complete(9.1)
+    model.played_out(10.0)
+    model.asked(8.0 + RESPITE_SECONDS)
+    assert acts(model, 16 + RESPITE_SECONDS) == [(16 + RESPITE_SECONDS, NUDGE)]
+
+
+def test_budgets_are_for_so_long() -> None:
     model = watch(max_nudges=1, max_reconnects=1)
     model.asked(0.0)
     assert acts(model, 8) == [(8.0, NUDGE)]
@@ -542,8 +570,9 @@ def test_no_story_costs_more_than_the_budgets(story: list, settings: StallSettin
         assert model.due_at() is None or model.owes
         assert not (given_up and model.owes)
     assert given_up <= 1
-    assert model.remedies[NUDGE] <= settings.max_nudges
-    assert model.remedies[RECONNECT] <= settings.max_reconnects
+    times = 1 + now // RESPITE_SECONDS
+    assert model.remedies[NUDGE] <= settings.max_nudges * times
+    assert model.remedies[RECONNECT] <= settings.max_reconnects * times
     assert sum(model.remedies.values()) <= sum(model.faults.values())
     if not settings.stall_after:
         assert not model.remedies
