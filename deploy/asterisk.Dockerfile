@@ -8,23 +8,21 @@ RUN groupadd --system --gid 5060 asterisk \
  && useradd --system --uid 5060 --gid asterisk --home-dir /var/lib/asterisk --shell /usr/sbin/nologin asterisk \
  && apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends asterisk \
- && rm -rf /var/lib/apt/lists/* /etc/asterisk/* \
+ && rm -rf /var/lib/apt/lists/* \
+ && find /etc/asterisk -mindepth 1 ! -name indications.conf -delete \
+ && chmod 0644 /etc/asterisk/indications.conf \
  && mkdir -p /etc/asterisk/site /run/asterisk \
  && ln -s /run/asterisk/local /etc/asterisk/local \
  && chown -R asterisk:asterisk /run/asterisk /var/lib/asterisk /var/spool/asterisk /var/log/asterisk
 
+# Beside the package's tones, which callers hear while they wait.
 COPY asterisk/*.conf /etc/asterisk/
-# Of two values Asterisk takes the first here, so local/rtp.conf could not narrow the range that is published.
-ARG RTP_START=10000
-ARG RTP_END=10199
-RUN sed -i -e "s/^rtpstart = .*/rtpstart = $RTP_START/" -e "s/^rtpend = .*/rtpend = $RTP_END/" /etc/asterisk/rtp.conf
-
 COPY deploy/asterisk-entrypoint.sh /usr/local/bin/asterisk-entrypoint
 
 USER asterisk
 WORKDIR /var/lib/asterisk
 # SIP, and the callers' sound. ARI (8088) is for the service alone.
-EXPOSE 5060/udp $RTP_START-$RTP_END/udp
+EXPOSE 5060/udp 10000-10199/udp
 # Asterisk takes it as "stop now": every channel hangs up.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \

@@ -20,6 +20,10 @@ def etc(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "local").symlink_to(tmp_path / "run" / "local")
+    hostname = tmp_path / "bin" / "hostname"
+    hostname.parent.mkdir()
+    hostname.write_text('#!/bin/sh\n[ "$*" = -I ] && echo "172.18.0.2 172.30.92.3 "\n')
+    hostname.chmod(0o755)
     return tmp_path / "etc"
 
 
@@ -29,7 +33,7 @@ def start(etc: Path, given: str = "abc", **environ: str) -> subprocess.Completed
     return subprocess.run(
         ["sh", str(SCRIPT), "echo", "asterisk", "-f"],
         env={
-            "PATH": os.environ["PATH"],
+            "PATH": f"{etc.parent / 'bin'}:{os.environ['PATH']}",
             "ASTERISK_ETC": str(etc),
             "ARI_PASSWORD_FILE": str(file),
             **environ,
@@ -74,15 +78,38 @@ def test_no_nat_no_external_address(etc: Path) -> None:
     assert (etc / "local" / "pjsip.conf").read_text() == "\n#tryinclude site/pjsip.conf\n"
 
 
-def test_behind_nat(etc: Path) -> None:
-    start(etc, EXTERNAL_ADDRESS="203.0.113.7", LOCAL_NET="10.0.0.0/8,192.168.0.0/16")
-    assert (etc / "local" / "pjsip.conf").read_text().splitlines()[:5] == [
+def test_behind_nat_all_are_told_the_outer_address(etc: Path) -> None:
+    start(etc, EXTERNAL_ADDRESS="203.0.113.7")
+    assert (etc / "local" / "pjsip.conf").read_text() == (
+        "[transport-udp](+)\nexternal_media_address = 203.0.113.7\nexternal_signaling_address = 203.0.113.7\n"
+        "\n#tryinclude site/pjsip.conf\n"
+    )
+
+
+def test_local_networks_do_not_keep_the_outer_address_from_others(etc: Path) -> None:
+    """Asterisk puts it into SDP only in the place of an address that is local itself
+    (res_pjsip_session.c, session_outgoing_nat_hook): the container's own ones must be."""
+    done = start(etc, EXTERNAL_ADDRESS="203.0.113.7", LOCAL_NET="10.0.0.0/8,192.168.0.0/16")
+    assert done.returncode == 0, done.stderr
+    assert (etc / "local" / "pjsip.conf").read_text().splitlines()[:7] == [
         "[transport-udp](+)",
         "external_media_address = 203.0.113.7",
         "external_signaling_address = 203.0.113.7",
         "local_net = 10.0.0.0/8",
         "local_net = 192.168.0.0/16",
+        "local_net = 172.18.0.2",
+        "local_net = 172.30.92.3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "last"),
+    [({}, "10000", "10199"), ({"RTP_START": "20000", "RTP_END": "20399"}, "20000", "20399")],
+)
+def test_the_ports_of_the_sound(etc: Path, given: dict[str, str], first: str, last: str) -> None:
+    start(etc, **given)
+    text = (etc / "local" / "rtp.conf").read_text()
+    assert text.startswith(f"[general](+)\nrtpstart = {first}\nrtpend = {last}\n")
 
 
 def test_a_second_start_begins_anew(etc: Path) -> None:

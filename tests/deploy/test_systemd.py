@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ari_gemini import app, cli
+from ari_gemini.ari.settings import AriSettings
 from ari_gemini.call.drain import DrainSettings
 from ari_gemini.config import SECRETS
 from ari_gemini.gemini import broker
@@ -88,6 +89,24 @@ def test_states_outlive_the_process_and_are_nobody_elses() -> None:
     assert found["User"] == ["ari-gemini"]  # whoever is started from a copy of it finds its own records
     given = {"STATE_DIRECTORY": "/var/lib/ari-gemini"}  # systemd.exec(5)
     assert default_directory(given) == Path(given["STATE_DIRECTORY"])
+
+
+@pytest.mark.parametrize("count", [range(1, 10), range(10, 100)], ids=["1 to 9", "10 to 99"])
+def test_no_worker_of_the_readme_takes_anothers_port(count: range) -> None:
+    text = (DEPLOY / "README.md").read_text()
+    (block,) = (
+        block for block in re.findall(r"^```ini\n(.*?)^```", text, re.M | re.S) if "MODE=outbound" in block
+    )
+    if count[-1] > 9:
+        for new, old in re.findall(r"`(\d+%i)` for\s+`(\d+%i)`", text):
+            block = block.replace(old, new)
+    audio, advertised, health = re.findall(r"127\.0\.0\.1:(\S*%i)", block)
+    assert audio == advertised
+    ports = [int(port.replace("%i", str(worker))) for port in (audio, health) for worker in count]
+    taken = {AriSettings(username="gemini").listen_address[1], 8088}  # Asterisk's own: asterisk/http.conf
+    assert len(set(ports) - taken) == 2 * len(count)
+    # Above 32767 the kernel gives ports to whoever connects.
+    assert all(1024 <= port < 32768 for port in ports)
 
 
 @every_unit
