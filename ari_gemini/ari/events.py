@@ -126,6 +126,8 @@ class Dial:
     """The one that is called."""
     status: str = ""
     """Empty at the beginning, then ``RINGING``, ``ANSWER``, ``BUSY``, ``CONGESTION``, ``NOANSWER`` …"""
+    forwarded: ChannelInfo | None = None
+    """The channel that is called in its place from now on: it was told to forward the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ def _state_change(_raw: Json, channel: ChannelInfo) -> ChannelStateChange:
 
 
 def _dial(raw: Json, peer: ChannelInfo) -> Dial:
-    return Dial(peer, _text(raw, "dialstatus"))
+    return Dial(peer, _text(raw, "dialstatus"), parse_channel(raw.get("forwarded")))
 
 
 _CHANNEL_EVENTS: Mapping[str, Callable[[Json, ChannelInfo], ChannelEvent | None]] = {

@@ -46,16 +46,20 @@ BY_STATUS = {"BUSY": BUSY, "NOANSWER": NO_ANSWER, "CANCEL": NO_ANSWER}
 
 
 class StasisConsultation:
-    """One other party. ``entered``, ``dialled`` and ``party_left`` tell it what happens to the party's
-    channel."""
+    """One other party. ``entered``, ``dialled``, ``forwarded``, ``replaced`` and ``party_left`` tell it what
+    happens to the party's channel."""
 
     def __init__(self, client: Requests, caller: ChannelInfo, destination: Destination, number: int) -> None:
         self.party = party_of(caller.id, number)
-        """The party's channel."""
+        """The party's channel; another's when it has transferred the call on."""
         self.asked = False
         """Asterisk has said that it calls: from here on that channel is there, or was."""
         self.gone = False
         """The party has hung up, or was never reached."""
+        self.owed = False
+        """It was given up, and Asterisk did not answer: ``abandon`` and ``dismiss`` try again."""
+        self.strays: set[str] = set()
+        """Channels that others have put in the party's place and that nobody wants: to be hung up."""
         self._client = client
         self._caller_info = caller
         self._destination = destination
@@ -104,7 +108,10 @@ class StasisConsultation:
         await self._step(self._connect())
 
     async def abandon(self) -> None:
-        """Hang up on the party, bring the caller back. Idempotent; cancelling ends the waiting alone."""
+        """Hang up on the party, bring the caller back. Idempotent; cancelling ends the waiting alone.
+
+        Never raises. What Asterisk gave no answer to is ``owed``, and tried again when this is called again.
+        """
         await asyncio.shield(self._end())
 
     # What the leg asks for when the call is over.
@@ -113,6 +120,11 @@ class StasisConsultation:
     def over(self) -> bool:
         """It has been given up: another party may be asked."""
         return self._ending is not None
+
+    @property
+    def has_caller(self) -> bool:
+        """For its sake the caller is not with the model."""
+        return self._caller_out and (self._joined or not self.over)
 
     async def settled(self) -> bool:
         """Hear out what is under way. True: caller and party are joined."""
@@ -134,6 +146,21 @@ class StasisConsultation:
     def dialled(self, status: str) -> None:
         """How the calling goes on."""
         self._status = status or self._status
+
+    def forwarded(self, channel: str) -> None:
+        """The party's phone sends the call elsewhere: Asterisk calls that channel now, and the party's goes.
+
+        It has a name of Asterisk's choosing, and tells nobody how it fares before it is answered.
+        """
+        self.strays.add(channel)
+
+    def replaced(self, channel: str) -> bool:
+        """The party transfers the call on: that channel takes its place. False: it is not wanted."""
+        if self.gone or (self.over and not self._joined):
+            self.strays.add(channel)
+            return False
+        self.party, self._channel = channel, Channel(self._client, channel)
+        return True
 
     def party_left(self, cause: int = 0) -> None:
         """The party's channel has left the application or is gone; ``cause`` (Q.850) or 0."""
@@ -180,6 +207,8 @@ class StasisConsultation:
     def _why(self) -> str:
         if self._answered:
             return HUNG_UP
+        if self.strays:
+            return UNREACHABLE
         return BY_CAUSE.get(self._cause) or BY_STATUS.get(self._status, UNREACHABLE)
 
     async def _swap(self) -> None:
@@ -198,6 +227,8 @@ class StasisConsultation:
         await self._caller.ring_stop()
         if not await self._move_in(self._caller.id):
             raise AriNotFound("the caller has left", 404)
+        if self.gone:  # meanwhile: joined with nobody he would be hung up
+            raise ToolError(HUNG_UP)
         self._joined = True
 
     async def _move_in(self, *channels: str) -> bool:
@@ -225,7 +256,7 @@ class StasisConsultation:
     # The end.
 
     def _end(self) -> asyncio.Task[None]:
-        if self._ending is None:
+        if self._ending is None or (self.owed and self._ending.done()):
             self._ending = asyncio.ensure_future(self._undo())
         return self._ending
 
@@ -233,19 +264,21 @@ class StasisConsultation:
         done = await asyncio.gather(*self._steps, return_exceptions=True)
         if self._joined:
             return
-        insist = unanswered(done)
+        # by the time it is tried again Asterisk has carried out what it ever will
+        insist = unanswered(done) and not self.owed
         undoing = [self._surely(self._channel.hangup, insist)] if done and not self.gone else []
         if self._caller_out and not self._released:
             undoing.append(self._surely(self._bring_back, insist))
-        await asyncio.gather(*undoing)
+        self.owed = unanswered(await asyncio.gather(*undoing))
 
     async def _bring_back(self) -> None:
         await self._move_in(self._caller.id, media_of(self._caller.id))
 
-    async def _surely(self, verb: Verb, insist: bool) -> None:
-        failure: AriError | None = await persist(verb, insist=insist)
+    async def _surely(self, verb: Verb, insist: bool) -> AriError | None:
+        failure = await persist(verb, insist=insist)
         if failure is not None:
             self._log.warning("consult.not_undone", error=str(failure))
+        return failure
 
 
 def caller_id(caller: ChannelInfo) -> str | None:

@@ -42,7 +42,7 @@ from ari_gemini.ari.outbound import OutboundListener
 from ari_gemini.ari.requests import Requests
 from ari_gemini.ari.settings import AriSettings
 from ari_gemini.audiosocket.connection import MediaEnd
-from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, media_of
+from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, caller_of_party, media_of
 from ari_gemini.call.registry import Registry
 from ari_gemini.call.stasis import StasisWay, WayOptions
 from ari_gemini.call.stasis_leg import StasisLeg
@@ -392,7 +392,8 @@ class OutboundWay:
             self._stays[link.app] = _Stay(link, self, self._new_caller)
 
     async def tidy_up(self, link: AriLink) -> None:
-        """Now and then, remove the bridges of callers who left while no worker had them. Never raises."""
+        """Now and then, remove the bridges of callers who left while no worker had them, and hang up on
+        parties who are alone there. Never raises."""
         now = asyncio.get_running_loop().time()
         if now < self._tidy_at:
             return
@@ -400,10 +401,16 @@ class OutboundWay:
         try:
             for bridge in await link.bridges():
                 caller = caller_of_bridge(bridge.id)
-                if caller is None or bridge.channels or not await _is_gone(Channel(link, caller)):
+                if caller is None or any(caller_of_party(one) != caller for one in bridge.channels):
                     continue
-                log.info("outbound.orphaned_bridge", bridge=bridge.id)
-                with suppress(AriNotFound):  # another worker was faster
+                where = await _where(Channel(link, caller))
+                if where == "Stasis":
+                    continue
+                for party in bridge.channels:
+                    log.info("outbound.orphaned_channel", channel=party)
+                    await Channel(link, party).hangup()
+                if where is None:  # from the dialplan he may come back, and need one of that name
+                    log.info("outbound.orphaned_bridge", bridge=bridge.id)
                     await Bridge(link, bridge.id).destroy()
         except AriError as error:
             log.debug("! not tidied up", application=link.app, error=str(error))
@@ -428,9 +435,9 @@ class OutboundWay:
         return _Caller(bond, self._settings.app, self._registry, **self._given)
 
 
-async def _is_gone(channel: Channel) -> bool:
+async def _where(channel: Channel) -> str | None:
+    """The dialplan application it is in; None when it is gone."""
     try:
-        await channel.get()
+        return (await channel.get()).app_name
     except AriNotFound:
-        return True
-    return False
+        return None

@@ -24,6 +24,7 @@ from ari_gemini.ari.events import (
 )
 from ari_gemini.ari.requests import Requests
 from ari_gemini.call.cleanup import Verb, failure_of
+from ari_gemini.call.consult import StasisConsultation
 from ari_gemini.call.joined import Joined
 from ari_gemini.call.leg import DEFAULT_AGENT, Leg
 from ari_gemini.call.names import bridge_of, caller_of_bridge, caller_of_media, caller_of_party
@@ -93,7 +94,7 @@ class StasisWay:
         elif isinstance(event, ChannelDtmfReceived):
             self._key_pressed(event.channel.id, event.digit)
         elif isinstance(event, Dial):
-            self._dialled(event.channel.id, event.status)
+            self._dialled(event)
 
     async def reconcile(self) -> None:
         """Make up for what an outage cost, as far as Asterisk lets itself be asked."""
@@ -141,21 +142,26 @@ class StasisWay:
                     await self._see_off()
 
     async def _see_off(self) -> dict[str, ChannelInfo]:
-        """Tell of everybody known who has left, and of parties who have answered; returns all channels
-        there are."""
+        """Tell of everybody known who has left, and of parties who have answered; undo what could not be
+        undone. Returns all channels there are."""
         # who comes from now on is announced by events, or found next time
         legs, pairs = list(self._legs), list(self._joined.values())
-        asked = [one for leg in self._legs.values() for one in leg.consultations if one.asked]
+        asked = [(one, one.party) for leg in self._legs.values() for one in leg.consultations if one.asked]
         there = {channel.id: channel for channel in await self._client.channels()}
         ours = {name for name, channel in there.items() if self._is_ours(channel)}
         for call_id in legs:
             if call_id not in ours:
                 self._left(call_id)
-        for one in asked:
-            if one.party in ours:
+        for one, party in asked:
+            if party in ours:
                 one.entered()
-            elif one.party not in there:
+            elif party not in there and party == one.party:
                 one.party_left()
+        for leg in self._legs.values():
+            for one in leg.consultations:
+                if one.owed:  # the caller may be with the next party already: then he stays there
+                    elsewhere = any(other.has_caller for other in leg.consultations)
+                    self._spawn(one.dismiss() if elsewhere else one.abandon())
         for pair in pairs:
             self._part(pair, pair.members - ours)
         return there
@@ -173,16 +179,15 @@ class StasisWay:
     # Who comes.
 
     def _entered(self, channel: ChannelInfo, agent: str) -> None:
-        media_of, party_of = caller_of_media(channel.id), caller_of_party(channel.id)
+        media_of = caller_of_media(channel.id)
         if media_of is not None:
             if media_of in self._legs:
                 self._legs[media_of].media_entered()
             else:
                 self._hang_up_orphan(channel.id)
-        elif party_of is not None:
-            leg = self._legs.get(party_of)
-            consultation = leg.consultation(channel.id) if leg is not None else None
-            if consultation is not None:
+        elif caller_of_party(channel.id) is not None:
+            consultation = self._asking(channel.id)
+            if consultation is not None and not consultation.over:
                 consultation.entered()
             else:
                 self._hang_up_orphan(channel.id)
@@ -212,6 +217,11 @@ class StasisWay:
         return True
 
     def _arrived(self, channel: ChannelInfo, agent: str, *, found: bool = False) -> None:
+        if self._asking(channel.id) is not None:
+            return  # in a party's place
+        if any(channel.id in one.strays for leg in self._legs.values() for one in leg.consultations):
+            self._hang_up_orphan(channel.id)
+            return
         inside = not found or self._is_inside(channel)
         leg = self._leg_type(
             self._client,
@@ -238,27 +248,34 @@ class StasisWay:
         if call is not None and channel_id in self._legs:
             call.key_pressed(digit)
 
-    def _dialled(self, channel_id: str, status: str) -> None:
-        leg = self._legs.get(caller_of_party(channel_id) or "")
-        consultation = leg.consultation(channel_id) if leg is not None else None
+    def _asking(self, party: str) -> StasisConsultation | None:
+        """Who asks the party with that channel."""
+        found = (leg.consultation(party) for leg in self._legs.values())
+        return next((one for one in found if one is not None), None)
+
+    def _dialled(self, event: Dial) -> None:
+        consultation, forwarded = self._asking(event.channel.id), event.forwarded
         if consultation is not None:
-            consultation.dialled(status)
+            consultation.dialled(event.status)
+        if forwarded is not None and caller_of_party(event.channel.id) is not None:
+            if consultation is not None:
+                consultation.forwarded(forwarded.id)
+            self._hang_up_orphan(forwarded.id)
 
     def _left(self, channel_id: str, cause: int = 0) -> None:
-        media_of, party_of = caller_of_media(channel_id), caller_of_party(channel_id)
-        caller = media_of or party_of or channel_id
+        media_of = caller_of_media(channel_id)
+        caller = media_of or channel_id
         self._again.pop(channel_id, None)
         pair = self._pair_of(channel_id)
         if pair is not None:
             self._part(pair, pair.members & {channel_id})
+        consultation = self._asking(channel_id)
+        if consultation is not None:
+            consultation.party_left(cause)
         leg, call = self._legs.get(caller), self._registry.calls.get(caller)
         if leg is None:
             return
-        if party_of is not None:
-            consultation = leg.consultation(channel_id)
-            if consultation is not None:
-                consultation.party_left(cause)
-        elif media_of is not None:
+        if media_of is not None:
             if call is not None:
                 call.end(Cause.MEDIA_LOST, "the media channel left")
         else:
@@ -278,10 +295,14 @@ class StasisWay:
 
     def _replaced(self, old: str, new: str) -> bool:
         """``new`` has the place of ``old`` in its bridge, who has transferred the other one on. It comes
-        before the old one leaves (``res/stasis/stasis_bridge.c``). False: ``old`` was joined with nobody."""
+        before the old one leaves (``res/stasis/stasis_bridge.c``). False: ``old`` was neither joined with
+        anybody nor a party."""
         pair = self._pair_of(old)
         if pair is None:
-            return False
+            consultation = self._asking(old)
+            if consultation is not None and not consultation.replaced(new):
+                self._hang_up_orphan(new)
+            return consultation is not None
         log.info("stasis.transferred_on", call=pair.caller)
         pair.replace(old, new)
         if old != pair.caller:

@@ -82,6 +82,17 @@ EVENTS = [
     (event("ChannelStateChange"), ChannelStateChange(INFO)),
     ({"type": "Dial", "dialstatus": "BUSY", "peer": CHANNEL, "caller": {"id": "x"}}, Dial(INFO, "BUSY")),
     ({"type": "Dial", "dialstatus": "", "peer": CHANNEL}, Dial(INFO)),
+    (
+        {
+            "type": "Dial",
+            "dialstatus": "CANCEL",
+            "peer": CHANNEL,
+            "forward": "1009",
+            "forwarded": {"id": "2"},
+        },
+        Dial(INFO, "CANCEL", ChannelInfo("2")),
+    ),
+    ({"type": "Dial", "dialstatus": "CANCEL", "peer": CHANNEL, "forwarded": {}}, Dial(INFO, "CANCEL")),
     ({"type": "ApplicationReplaced", "application": "ari-gemini"}, ApplicationReplaced("ari-gemini")),
 ]
 
@@ -158,7 +169,9 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KINDS = st.sampled_from([str(raw["type"]) for raw, _ in EVENTS])
-FIELDS = st.sampled_from(["channel", "args", "cause", "cause_txt", "digit", "replace_channel", "application"])
+FIELDS = st.sampled_from(
+    ["channel", "args", "cause", "cause_txt", "digit", "replace_channel", "peer", "forwarded"]
+)
 
 
 @given(KINDS, st.dictionaries(FIELDS, JSON), st.dictionaries(st.sampled_from(sorted(CHANNEL)), JSON))

@@ -11,7 +11,15 @@ import structlog
 from ari_gemini.ari.events import ChannelInfo
 from ari_gemini.call import cleanup, consult
 from ari_gemini.call.consult import StasisConsultation, caller_id
-from ari_gemini.errors import AriConflict, AriError, AriNotFound, AriRejected, AriTimeout, ToolError
+from ari_gemini.errors import (
+    AriConflict,
+    AriError,
+    AriNotFound,
+    AriRejected,
+    AriTimeout,
+    AriUnavailable,
+    ToolError,
+)
 from ari_gemini.tools.destination import Destination
 
 CALLER = "1700000000.1"
@@ -285,6 +293,19 @@ async def test_a_caller_who_leaves_when_he_is_to_be_joined(scene: Scene, error: 
     await scene.over()
 
 
+@pytest.mark.parametrize("request_", ["removeChannel", "ringStop", "addChannel"])
+async def test_the_party_hangs_up_while_they_are_joined(scene: Scene, request_: str) -> None:
+    await scene.introduced()
+    usual = scene.ari.on[request_]
+    scene.ari.on[request_] = lambda: (usual(), scene.one.party_left(16))
+    with pytest.raises(ToolError, match="has hung up"):
+        await scene.one.join()
+    assert await scene.one.settled() is False, "else he would be hung up as the one who stayed"
+    await scene.one.abandon()
+    assert scene.inside >= {CALLER, MEDIA}
+    await scene.over()
+
+
 async def test_media_that_is_gone_does_not_keep_them_apart(scene: Scene) -> None:
     await scene.introduced()
     scene.ari.answers["removeChannel"] = [GONE]
@@ -375,6 +396,118 @@ async def test_cancelled_while_it_rings(scene: Scene) -> None:
     await scene.one.abandon()
     assert scene.ari.about("hangup") == [PARTY]
     await scene.over()
+
+
+def lose(scene: Scene) -> None:
+    """Nothing that is asked of Asterisk gets there any more."""
+    for name in ("addChannel", "removeChannel", "hangup", "ring", "ringStop"):
+        scene.ari.answers[name] = [AriUnavailable("closed")]
+    scene.usual, scene.ari.on = scene.ari.on, {}
+
+
+def find(scene: Scene) -> None:
+    """It does again."""
+    scene.ari.answers.clear()
+    scene.ari.on = scene.usual
+    scene.ari.requests.clear()
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_what_could_not_be_undone_is_undone_later(scene: Scene, step: str) -> None:
+    await STEPS[step][0](scene)
+    lose(scene)
+    with pytest.raises(AriUnavailable):
+        await getattr(scene.one, step)()
+    await scene.one.abandon()
+    assert scene.one.owed
+    find(scene)
+    scene.inside -= {CALLER}
+    await scene.one.abandon()
+    assert scene.inside == {CALLER, MEDIA}
+    assert scene.ari.about("hangup") == [PARTY], "once is enough"
+    assert not scene.one.owed
+    before = len(scene.ari.asked)
+    await scene.one.abandon()
+    await scene.one.dismiss()
+    assert len(scene.ari.asked) == before
+    await scene.over()
+
+
+async def test_what_could_not_be_undone_is_undone_when_the_call_ends(scene: Scene) -> None:
+    await scene.introduced()
+    lose(scene)
+    await scene.one.abandon()
+    find(scene)
+    await scene.one.dismiss()
+    assert scene.ari.about("hangup") == [PARTY]
+    assert CALLER not in scene.inside, "he goes elsewhere"
+    await scene.over()
+
+
+async def test_what_asterisk_refuses_to_undo_is_not_owed(scene: Scene) -> None:
+    await scene.introduced()
+    scene.ari.answers["hangup"] = [AriRejected("500", 500)]
+    await scene.one.abandon()
+    assert not scene.one.owed
+
+
+async def test_who_has_the_caller(scene: Scene) -> None:
+    await scene.answered()
+    assert not scene.one.has_caller
+    await scene.one.introduce()
+    assert scene.one.has_caller
+    await scene.one.join()
+    await scene.one.abandon()
+    assert scene.one.has_caller
+    other = Scene(scene.ari)
+    await other.introduced()
+    await other.one.abandon()
+    assert not other.one.has_caller
+
+
+# Whom the party puts in its place.
+
+
+async def test_a_phone_that_forwards_cannot_be_reached(scene: Scene) -> None:
+    ringing = asyncio.create_task(scene.one.ring())
+    await scene.ari.until("originate")
+    scene.one.dialled("CANCEL")
+    scene.one.forwarded("7.7")
+    scene.one.party_left(18)
+    with pytest.raises(ToolError, match="cannot be reached"):
+        await ringing
+    await scene.one.abandon()
+    assert scene.one.strays == {"7.7"}
+    assert scene.ari.about("hangup") == []
+    await scene.over()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+async def test_whom_the_party_transfers_the_call_to_takes_its_place(scene: Scene, joined: bool) -> None:
+    await scene.introduced()
+    scene.inside = {"7.7", MEDIA}
+    assert scene.one.replaced("7.7")
+    assert scene.one.party == "7.7"
+    if joined:
+        await scene.one.join()
+        assert scene.inside == {CALLER, "7.7"}
+        await scene.one.abandon()
+        assert scene.one.replaced("8.8"), "they are joined still"
+        return
+    await scene.one.abandon()
+    assert scene.ari.about("hangup") == ["7.7"]
+    assert scene.inside == {CALLER, MEDIA}
+
+
+@pytest.mark.parametrize("why", ["gone", "over"])
+async def test_nobody_takes_the_place_of_a_party_that_is_not_asked_any_more(scene: Scene, why: str) -> None:
+    await scene.introduced()
+    if why == "gone":
+        scene.one.party_left()
+    else:
+        await scene.one.abandon()
+    assert not scene.one.replaced("7.7")
+    assert (scene.one.party, scene.one.strays) == (PARTY, {"7.7"})
 
 
 async def test_cancelling_the_end_ends_only_the_waiting(scene: Scene) -> None:

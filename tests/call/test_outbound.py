@@ -536,3 +536,38 @@ async def test_a_pair_without_a_link_is_forgotten_in_time(street: Street) -> Non
     assert len(street.way._stays) == 1
     await until(lambda: not street.way._stays)
     assert set(street.channels) == {CALLER, party}
+
+
+# What nobody had.
+
+
+@pytest.mark.parametrize("app", ["Dial", "Stasis", None])
+async def test_a_party_is_not_left_alone_when_its_caller_was_sent_on(street: Street, app: str | None) -> None:
+    other, party = "2.2", party_of("2.2", 1)
+    if app is not None:
+        street.channels[other] = street.raw(other, app, "ari-gemini")
+    street.channels[party] = street.raw(party)
+    street.bridges[bridge_of(other)] = [party]
+    await street.way.tidy_up(street.new_link())
+    assert (party in street.channels) is (app == "Stasis")
+    assert (bridge_of(other) in street.bridges) is (app is not None), "he may come back and need it"
+
+
+@pytest.mark.parametrize("with_", [media_of("2.2"), "7.7", party_of("3.3", 1)])
+async def test_a_party_that_talks_with_somebody_is_left_alone(street: Street, with_: str) -> None:
+    """Its caller may have transferred it on to somebody."""
+    party = party_of("2.2", 1)
+    street.channels[party] = street.raw(party)
+    street.bridges[bridge_of("2.2")] = [party, with_]
+    street.bridges["conference"] = [party]
+    await street.way.tidy_up(street.new_link())
+    assert party in street.channels
+    assert set(street.bridges) == {bridge_of("2.2"), "conference"}
+
+
+async def test_only_bridges_of_callers_who_are_gone_are_removed(street: Street) -> None:
+    street.channels["3.3"] = street.raw("3.3", "Dial", "x")
+    for name in ("2.2", "3.3"):
+        street.bridges[bridge_of(name)] = []
+    await street.way.tidy_up(street.new_link())
+    assert set(street.bridges) == {bridge_of("3.3")}

@@ -184,7 +184,8 @@ async def test_other_events_mean_nothing_to_it(street: Street) -> None:
     call = street.call("a")
     street.way.on_event(ChannelStateChange(ChannelInfo("a")))
     street.way.on_event(Dial(ChannelInfo(media_of("a")), "ANSWER"))
-    assert call.ends == []
+    street.way.on_event(Dial(ChannelInfo("5.5"), "CANCEL", ChannelInfo("7.7")))
+    assert (call.ends, street.spawned) == ([], [])
 
 
 async def test_the_callers_keys_reach_his_call_and_nobody_elses(street: Street) -> None:
@@ -284,12 +285,17 @@ async def asking(street: Street) -> asyncio.Task:
     return ringing
 
 
-async def joined(street: Street) -> None:
-    """The call of ``a`` has joined him with a party and is over."""
+async def introducing(street: Street) -> None:
+    """The party of ``a`` has answered and hears the model."""
     ringing = await asking(street)
     street.way.on_event(start(PARTY))
     await ringing
     await street.consultation.introduce()
+
+
+async def joined(street: Street) -> None:
+    """The call of ``a`` has joined him with a party and is over."""
+    await introducing(street)
     await street.consultation.join()
     await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
     del street.registry.calls["a"]
@@ -361,10 +367,7 @@ async def test_when_one_of_two_joined_leaves_the_other_is_hung_up(
 
 @pytest.mark.parametrize("gone", ["a", PARTY])
 async def test_who_leaves_before_his_call_is_over_parts_them_too(street: Street, gone: str) -> None:
-    ringing = await asking(street)
-    street.way.on_event(start(PARTY))
-    await ringing
-    await street.consultation.introduce()
+    await introducing(street)
     await street.consultation.join()
     street.way.on_event(StasisEnd(ChannelInfo(gone)))
     await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
@@ -444,6 +447,64 @@ async def test_who_takes_the_place_of_a_caller_gets_a_call_of_his_own(street: St
     assert [leg.id for leg in street.legs] == ["a", "b"]
 
 
+async def test_a_party_transfers_the_call_on_before_it_is_joined(
+    street: Street, ari_channel, ari_bridge
+) -> None:
+    await introducing(street)
+    street.way.on_event(StasisStart(ChannelInfo("7.7"), replace=ChannelInfo(PARTY)))
+    for kind in (StasisEnd, ChannelDestroyed):
+        street.way.on_event(kind(ChannelInfo(PARTY)))
+    channels = [ari_channel(name) for name in ("a", "7.7", media_of("a"))]
+    asterisk_has(street.ari, channels, [ari_bridge(bridge_of("a"), "7.7", media_of("a"))])
+    await street.way.reconcile()
+    await street.settle()
+    assert [leg.id for leg in street.legs] == ["a"], "whom it was transferred to is no caller"
+    assert not street.consultation.gone
+    assert street.ari.about("hangup") == []
+    street.way.on_event(StasisEnd(ChannelInfo("7.7")))
+    assert street.consultation.gone
+
+
+async def test_a_party_that_has_transferred_the_call_on_is_joined_as_another(street: Street) -> None:
+    await introducing(street)
+    street.way.on_event(StasisStart(ChannelInfo("7.7"), replace=ChannelInfo(PARTY)))
+    await street.consultation.join()
+    await street.legs[0].release(CallEnded(Cause.TRANSFERRED))
+    assert street.way._joined["a"].members == {"a", "7.7"}
+    assert street.ari.params["setChannelVar"]["value"] == "7.7"
+
+
+async def test_who_takes_the_place_of_a_party_too_late_is_hung_up(street: Street, ari_channel) -> None:
+    await introducing(street)
+    await street.consultation.abandon()
+    street.ari.requests.clear()
+    street.way.on_event(StasisStart(ChannelInfo("7.7"), replace=ChannelInfo(PARTY)))
+    await street.settle()
+    assert street.ari.about("hangup") == ["7.7"]
+    asterisk_has(street.ari, [ari_channel("a"), ari_channel("7.7")])
+    await street.way.reconcile()
+    assert len(street.legs) == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_where_a_party_forwards_the_call_nobody_is_called(street: Street, known: bool) -> None:
+    ringing = await asking(street)
+    if not known:
+        street.way.call_over("a")
+    street.way.on_event(Dial(ChannelInfo(PARTY), "CANCEL", ChannelInfo("7.7")))
+    await street.settle()
+    assert street.ari.about("hangup") == ["7.7"]
+    if known:  # it was picked up all the same
+        street.way.on_event(start("7.7"))
+        street.way.on_event(ChannelDestroyed(ChannelInfo(PARTY), 19))
+        with pytest.raises(ToolError, match="cannot be reached"):
+            await ringing
+        await street.settle()
+        assert street.ari.about("hangup") == ["7.7", "7.7"]
+        assert len(street.legs) == 1, "no bot greets it"
+    ringing.cancel()
+
+
 async def test_after_a_restart_a_caller_who_was_transferred_on_is_left_alone(
     street: Street, ari_channel, ari_bridge
 ) -> None:
@@ -509,6 +570,57 @@ async def test_a_party_that_answered_during_an_outage(street: Street, ari_channe
     await street.way.reconcile()
     await ringing
     assert street.ari.about("hangup") == []
+
+
+async def test_a_party_that_answers_too_late_is_hung_up(street: Street) -> None:
+    ringing = await asking(street)
+    street.ari.answers["hangup"] = [AriUnavailable("closed")]
+    ringing.cancel()
+    await street.consultation.abandon()
+    street.ari.requests.clear()
+    street.way.on_event(start(PARTY))
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY]
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_after_an_outage_a_party_is_dismissed_and_the_caller_comes_back(
+    street: Street, ari_channel, later: bool
+) -> None:
+    await introducing(street)
+    for name in ("hangup", "addChannel"):
+        street.ari.answers[name] = [AriUnavailable("closed")]
+    await street.consultation.abandon()
+    street.ari.answers.clear()
+    if later:  # he is with the next party meanwhile
+        following = street.legs[0].consult(Destination(context="in", extension="1003", attended=True))
+        ringing = asyncio.create_task(following.ring())
+        await street.ari.until("originate", 2)
+        street.way.on_event(start(party_of("a", 2)))
+        await ringing
+        await following.introduce()
+    street.ari.requests.clear()
+    asterisk_has(street.ari, [ari_channel(name) for name in ("a", PARTY, party_of("a", 2), media_of("a"))])
+    await street.way.reconcile()
+    await street.settle()
+    await street.way.reconcile()
+    await street.settle()
+    assert street.ari.about("hangup") == [PARTY], "once is enough"
+    assert street.ari.about("addChannel") == ([] if later else [bridge_of("a")])
+
+
+async def test_a_party_that_is_replaced_while_asterisk_is_asked_is_not_taken_for_lost(
+    street: Street, ari_channel
+) -> None:
+    await introducing(street)
+    asterisk_has(street.ari, [ari_channel("a")])
+    street.ari.held["list"] = gate = asyncio.Event()
+    looking = asyncio.create_task(street.way.reconcile())
+    await street.ari.until("list")
+    street.way.on_event(StasisStart(ChannelInfo("7.7"), replace=ChannelInfo(PARTY)))
+    gate.set()
+    await looking
+    assert not street.consultation.gone
 
 
 async def test_a_party_that_rings_on_during_an_outage(street: Street, ari_channel) -> None:
