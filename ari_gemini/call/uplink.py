@@ -21,7 +21,7 @@ from ari_gemini.audio.resample import Resampler
 from ari_gemini.audio.vad import HANGOVER_MS, SpeechEdges
 from ari_gemini.realtime.session import RealtimeSession
 from ari_gemini.realtime.unconfirmed import Unconfirmed
-from ari_gemini.telemetry.timeline import Timeline
+from ari_gemini.telemetry.timeline import Timeline, Turn
 
 KEPT_MS = 30_000
 """So much caller audio is kept, 480 kB at 8 kHz: more than a reconnect may take, and as long as anybody
@@ -43,6 +43,10 @@ LEAD_FRAMES = 15
 
 HANGOVER_FRAMES = 15
 """So many frames after its end our detector is sure of it (``vad.HANGOVER_MS``)."""
+
+RECENT_FRAMES = 50
+"""Words that began so short a time before an answer, 1 s, are not what it is about: the model waits for the
+end of words before it thinks."""
 
 GAP_SECONDS = 1.0
 """Nothing from the caller for so long is taken for silence: longer than any hiccup of a path that works."""
@@ -92,7 +96,10 @@ class Uplink:
         self._arrived = 0  # the first that may not have arrived
         self._spoken: int | None = None  # where words began that the model has not answered
         self._on_its_way: Unconfirmed[int] = Unconfirmed(MAX_MESSAGES)
+        self._began_at = 0  # our detector was sure of the speech that lasts
         self._answered_at = 0
+        self._answer: tuple[Turn, int] | None = None  # under way, and what came before is answered by it
+        self._answers = 0  # turns of the model that have been looked at
         self._clear_ms = 0.0
         self._quiet_ms = 0.0
         self._waiter: asyncio.Future[None] | None = None
@@ -135,6 +142,7 @@ class Uplink:
         self.frames += 1
         self._kept.append(pcm)
         self._kept_bytes += len(pcm)
+        self._settle_answer()
         self._trim()
         self._wake()
         self._watch_speech(pcm)
@@ -158,16 +166,26 @@ class Uplink:
 
     def answered(self) -> None:
         """The model deals with what the caller has said. While he goes on speaking, all of it remains
-        unanswered: what the model says now was about a part of it, and he is interrupting that."""
-        if self._edges.speaking:
-            self._answered_at = self.frames  # he may have ended: our detector is sure only later
-        else:
+        unanswered: what the model says now was about a part of it, and he is interrupting that.
+
+        Unless he is not: a noisy line sounds like speech without end. Once the model's turn has been heard to
+        its end, what came before it began is answered.
+        """
+        self._settle_answer()
+        seen, self._answers = self._answers, self._timeline.count
+        if not self._edges.speaking:
             self._spoken = None
+            return
+        self._answered_at = self.frames  # he may have ended: our detector is sure only later
+        if self._answers > seen:  # else it calls a tool, in the middle of a turn perhaps
+            self._answer = self._timeline.turns[-1], self._heard_by_model()
 
     def recover(self, confirmed: int) -> None:
         """A session is over of which the first ``confirmed`` messages arrived: let the next one begin where
         that one got to, or where the caller's unanswered words begin."""
         self._settle(confirmed)
+        self._settle_answer()
+        self._answer = None  # what is left of it is played, and yet it was cut off
         begin = self._arrived if self._spoken is None else min(self._arrived, self._spoken)
         begin = max(begin, self._first)
         self.repeated += max(0, self._next - begin)
@@ -197,6 +215,26 @@ class Uplink:
             self._settle(session.confirmed)
             self._on_its_way.sent(session.sent, end)
             self._next = max(end, self._first)
+
+    # What is answered.
+
+    def _heard_by_model(self) -> int:
+        """The first frame of which a turn that begins now may know nothing."""
+        place = min(self.frames, self._next) - LEAD_FRAMES  # what he says now is kept from its beginning
+        if self.frames - self._began_at < RECENT_FRAMES:
+            place = min(place, self._began_at - LEAD_FRAMES)
+        return place
+
+    def _settle_answer(self) -> None:
+        """Look whether the model's turn is over, and whether it was heard to its end."""
+        if self._answer is None:
+            return
+        turn, place = self._answer
+        if turn.ended is None:
+            return
+        self._answer = None
+        if turn.interrupted is None and self._spoken is not None:
+            self._spoken = max(self._spoken, place)  # he may have begun to speak after that
 
     # What is kept.
 
@@ -253,6 +291,7 @@ class Uplink:
             if edge.speaking:
                 self._timeline.caller_started()
                 self._answered_at = 0
+                self._began_at = self.frames
                 if self._spoken is None:
                     self._spoken = max(self._first, self.frames - LEAD_FRAMES)
             else:

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 from ari_gemini.audio.pcm import AudioFormat
 from ari_gemini.audio.resample import Resampler
 from ari_gemini.audio.vad import HANGOVER_MS
+from ari_gemini.call.agent import Agent
 from ari_gemini.call.uplink import BATCH_FRAMES, KEPT_MS, LEAD_FRAMES, MAX_MESSAGES, WARM_UP, Uplink
+from ari_gemini.errors import SessionDropped
+from ari_gemini.realtime.events import AudioDelta, GenerationComplete, GoAway, TurnComplete
+from ari_gemini.realtime.session import Resume
 from ari_gemini.telemetry.timeline import Timeline
 
 FRAMES_KEPT = KEPT_MS // 20
@@ -31,6 +35,16 @@ def loud(number: int) -> bytes:
     return struct.pack("<160h", *((number * 977 + n * 4001) % 20000 - 10000 for n in range(160)))
 
 
+def noise(count: int) -> list[bytes]:
+    """A television in the caller's room, -39 dBFS with pauses of 100 ms: endless speech to our detector."""
+    return [
+        struct.pack("<160h", *((i * 977 + n * 4001) % 1280 - 640 for n in range(160)))
+        if i % 15 < 10
+        else soft(i)
+        for i in range(count)
+    ]
+
+
 def resampled(frames: list[bytes], source: int = 8000, target: int = 16000) -> bytes:
     return Resampler(AudioFormat(source), AudioFormat(target)).process(b"".join(frames))
 
@@ -39,7 +53,8 @@ class Talk:
     """An uplink whose sessions follow one another; each frame is a message unless it has waited."""
 
     def __init__(self) -> None:
-        self.uplink = Uplink(Timeline(), lambda: 0.0)
+        self.timeline = Timeline()
+        self.uplink = Uplink(self.timeline, lambda: 0.0)
         self.task: asyncio.Task | None = None
         self.session = None
 
@@ -54,6 +69,16 @@ class Talk:
             self.uplink.audio(pcm, rate)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+    def model_begins(self) -> None:
+        """A turn of the model."""
+        self.timeline.model_audio(0.0)
+        self.uplink.answered()
+
+    def model_ends(self) -> None:
+        """The turn was heard to its end."""
+        self.timeline.turn_received()
+        self.timeline.turn_played(0.0, 1000.0)
 
     async def stop(self) -> None:
         if self.task is not None:
@@ -244,6 +269,198 @@ async def test_how_long_the_caller_has_been_silent(talk: Talk) -> None:
     assert talk.uplink.quiet_ms == HANGOVER_MS + 25 * 20 == 40 * 20
 
 
+# A noisy line, on which our detector hears speech all the time.
+
+NOISY = [*(soft(n) for n in range(40)), *noise(60), *(loud(n) for n in range(40)), *noise(60)]
+"""A question, and what is heard until the answer begins."""
+NOISE_BEGAN = BEGAN
+
+
+async def noisy_question(talk: Talk, session) -> None:
+    await talk.begin(session)
+    await talk.speak(*NOISY)
+    assert talk.uplink.speaking
+    talk.model_begins()
+
+
+async def test_on_a_noisy_line_an_answer_heard_to_its_end_answers_what_came_before_it(
+    talk: Talk, make_session
+) -> None:
+    """From a moment before the answer on everything is heard again; the question is not."""
+    await noisy_question(talk, make_session())
+    stop = [loud(n) for n in range(5)]  # he speaks while it answers
+    await talk.speak(*stop, *noise(100))
+    talk.model_ends()
+    await talk.speak(*noise(500))
+    assert talk.uplink.speaking
+    assert talk.uplink.unanswered
+    since = len(NOISY) - LEAD_FRAMES
+    for times in (1, 2):
+        session = await talk.change(make_session())
+        assert heard(session) == resampled([*NOISY, *stop, *noise(100), *noise(500)])[since * 640 :]
+        assert talk.uplink.repeated == times * (LEAD_FRAMES + 605)
+
+
+async def test_each_answer_answers_what_came_before_it(talk: Talk, make_session) -> None:
+    await noisy_question(talk, make_session())
+    await talk.speak(*noise(100))
+    talk.model_ends()
+    talk.model_begins()  # before another frame has come
+    await talk.speak(*noise(50))
+    talk.timeline.interrupted(0.0, 500.0)
+    await talk.speak(*NOISY[40:])
+    await talk.change(make_session())
+    first = LEAD_FRAMES + 150 + len(NOISY[40:])
+    assert talk.uplink.repeated == first
+    talk.model_begins()
+    await talk.speak(*noise(100))
+    talk.model_ends()
+    await talk.speak(*noise(10))
+    await talk.change(make_session())
+    assert talk.uplink.repeated == first + LEAD_FRAMES + 110
+
+
+async def test_an_answer_that_he_interrupts_leaves_all_of_it_unanswered(talk: Talk, make_session) -> None:
+    await noisy_question(talk, make_session())
+    await talk.speak(*noise(100))
+    talk.timeline.interrupted(0.0, 2000.0)
+    await talk.speak(*noise(100))
+    session = await talk.change(make_session())
+    assert heard(session) == resampled([*NOISY, *noise(100), *noise(100)])[NOISE_BEGAN * 640 :]
+
+
+async def test_an_answer_cut_off_by_the_loss_leaves_all_of_it_unanswered(talk: Talk, make_session) -> None:
+    """Though what has come of it is played to its end, while the next session lives already."""
+    await noisy_question(talk, make_session())
+    await talk.speak(*noise(50))
+    for _ in range(2):
+        session = await talk.change(make_session())
+        assert heard(session) == resampled([*NOISY, *noise(50)])[NOISE_BEGAN * 640 :]
+        talk.uplink.answered()  # the next one calls a tool
+        talk.model_ends()
+    talk.model_begins()
+    await talk.speak(*noise(50))
+    talk.model_ends()
+    await talk.change(make_session())
+    assert talk.uplink.repeated == 2 * (len(NOISY) + 50 - NOISE_BEGAN) + LEAD_FRAMES + 50
+
+
+async def test_words_while_the_model_speaks_are_not_answered_by_a_call_of_a_tool(
+    talk: Talk, make_session
+) -> None:
+    """It is the beginning of a turn that counts."""
+    await noisy_question(talk, make_session())
+    await talk.speak(*noise(30))
+    talk.uplink.answered()
+    await talk.speak(*noise(30))
+    talk.model_ends()
+    await talk.speak(*noise(30))
+    await talk.change(make_session())
+    assert talk.uplink.repeated == LEAD_FRAMES + 90
+
+
+async def test_what_begins_after_the_answer_has_begun_is_kept_from_its_beginning(
+    talk: Talk, make_session
+) -> None:
+    """An echo of the answer perhaps, and perhaps an interruption."""
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION)
+    talk.model_begins()
+    assert not talk.uplink.unanswered
+    await talk.speak(*QUESTION)
+    talk.uplink.answered()  # a tool is called
+    await talk.speak(*QUESTION[:50])
+    talk.uplink.answered()  # and another
+    talk.model_ends()
+    await talk.speak(*QUESTION[50:])
+    session = await talk.change(make_session())
+    assert heard(session) == resampled(QUESTION * 3)[(2 * len(QUESTION) + BEGAN) * 640 :]
+
+
+async def test_what_is_said_during_an_answer_that_came_quickly_is_kept_from_its_beginning(
+    talk: Talk, make_session
+) -> None:
+    """The answer began before our detector was sure of the end of the question."""
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION[:70])
+    assert talk.uplink.speaking
+    talk.model_begins()
+    await talk.speak(*QUESTION[70:], *QUESTION)
+    talk.model_ends()
+    await talk.speak(soft(0))
+    session = await talk.change(make_session())
+    assert heard(session) == resampled([*QUESTION * 2, soft(0)])[(len(QUESTION) + BEGAN) * 640 :]
+
+
+async def test_words_begun_just_before_the_answer_are_kept_from_their_beginning(
+    talk: Talk, make_session
+) -> None:
+    """He goes on after a pause that the model took for the end, and it does not let itself be interrupted."""
+    await talk.begin(make_session())
+    await talk.speak(*QUESTION, *QUESTION[:60])
+    talk.model_begins()
+    await talk.speak(*[loud(n) for n in range(50)])
+    talk.model_ends()
+    await talk.speak(*[soft(n) for n in range(40)])
+    assert not talk.uplink.speaking
+    assert talk.uplink.unanswered
+    session = await talk.change(make_session())
+    everything = [*QUESTION, *QUESTION[:60], *(loud(n) for n in range(50)), *(soft(n) for n in range(40))]
+    assert heard(session) == resampled(everything)[(len(QUESTION) + BEGAN) * 640 :]
+
+
+async def test_what_the_model_was_not_sent_is_not_answered(talk: Talk, make_session) -> None:
+    await talk.begin(make_session())
+    await talk.speak(*NOISY)
+    talk.uplink.hold(True)
+    await talk.speak(*noise(100))
+    talk.model_begins()
+    await talk.speak(*noise(50))
+    talk.uplink.hold(False)
+    await talk.speak(*noise(50))
+    talk.model_ends()
+    await talk.speak(*noise(50))
+    await talk.change(make_session())
+    assert talk.uplink.repeated == LEAD_FRAMES + 250
+
+
+@pytest.mark.parametrize("planned", [False, True])
+async def test_an_answered_question_is_not_heard_again_after_a_loss_on_a_noisy_line(
+    rig, clock, until, planned: bool
+) -> None:
+    async def speak(*frames: bytes) -> None:
+        for pcm in frames:
+            rig.call.audio(pcm, 8000)
+            await asyncio.sleep(0.02)
+
+    rig.agents = {"default": Agent(greeting="")}
+    first = await rig.up()
+    first.resume = Resume("h-1")
+    await speak(*NOISY)
+    told = [asyncio.create_task(speak(*noise(2000)))]
+    if planned:
+        told.append(asyncio.create_task(first.say(GoAway(25.0))))
+    await first.say(AudioDelta(struct.pack("<h", 4000) * 24 * 3000, 24000), GenerationComplete())
+    await asyncio.sleep(3.2)
+    await first.say(TurnComplete())
+    if not planned:
+        await asyncio.sleep(12.0)
+        first.fail(SessionDropped("x"))
+    await until(lambda: len(rig.sessions) == 2)
+    repeated = rig.call.uplink.repeated
+    second = rig.sessions[1]
+    await second.until_heard(repeated * 640)
+    question = resampled([loud(n) for n in range(40)])[640:-640]
+    assert question in heard(first)
+    assert question not in heard(second)
+    assert repeated >= 15 * 50, "all that came since"
+    for task in told:
+        task.cancel()
+    await asyncio.wait(told)
+    rig.leg.connection.hangup()
+    await rig.done()
+
+
 # Bounds, and what else may happen in between.
 
 
@@ -344,7 +561,12 @@ EVENTS = st.one_of(
     st.tuples(st.just("audio"), st.integers(1, 25)),
     st.tuples(st.just("speech"), st.integers(1, 25)),
     st.tuples(st.just("step"), st.integers(1, 4)),
-    st.tuples(st.sampled_from(["die", "change", "answered", "hold", "release", "stop"]), st.just(0)),
+    st.tuples(
+        st.sampled_from(
+            ["die", "change", "answered", "hold", "release", "stop", "model", "heard", "interrupted"]
+        ),
+        st.just(0),
+    ),
 )
 
 
@@ -359,12 +581,26 @@ def numbers(session, count: int | None = None) -> list[int]:
 
 
 async def play(talk: Talk, make_session, events: list[tuple[str, int]]) -> list:
-    """Returns the sessions; the last one lives until it has had everything."""
+    """Returns the sessions; the last one lives until it has had everything.
+
+    While our detector hears speech, what came since it began or the model last did anything is repeated.
+    """
     sessions = [await talk.begin(make_session(input_rate=8000))]
+    began = done = 0  # frames by then: the speech that lasts, and what the model did last
+    happens = {
+        "hold": lambda: talk.uplink.hold(True),
+        "release": lambda: talk.uplink.hold(False),
+        "answered": talk.uplink.answered,
+        "model": talk.model_begins,
+        "heard": talk.model_ends,
+        "interrupted": lambda: talk.timeline.interrupted(0.0, 0.0),
+    }
     for event, count in [*events, ("release", 0), ("change", 0)]:
         if event in ("audio", "speech"):
             for _ in range(count):
+                spoke = talk.uplink.speaking
                 talk.uplink.audio(numbered(talk.uplink.frames, voiced=event == "speech"), 8000)
+                began = began if spoke else talk.uplink.frames
         elif event == "step":
             for _ in range(count):
                 await asyncio.sleep(0)
@@ -372,12 +608,13 @@ async def play(talk: Talk, make_session, events: list[tuple[str, int]]) -> list:
             sessions[-1].dead = True
         elif event == "change":
             sessions.append(await talk.change(make_session(input_rate=8000)))
+            if talk.uplink.speaking and not talk.uplink._held:
+                assert numbers(sessions[-1])[0] <= max(began, done, talk.uplink._first)
         elif event == "stop":
             await talk.stop()
-        elif event == "answered":
-            talk.uplink.answered()
         else:
-            talk.uplink.hold(event == "hold")
+            happens[event]()
+            done = talk.uplink.frames if event in ("answered", "model") else done
     await talk.stop()
     return sessions
 
