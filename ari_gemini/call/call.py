@@ -111,6 +111,7 @@ class Call:
         self.conversation.on_answer = self.uplink.answered
         self._texts = Texts()
         self._transcript = Transcript()
+        self._texts.note = self._transcript.told
         self.line = Line(
             open_session,
             settings.reconnect,
@@ -131,7 +132,7 @@ class Call:
         self._texts.on_sent = self._watchdogs.asked
         self.uplink.on_silence = self._watchdogs.caller_stopped
         self._tasks: asyncio.TaskGroup | None = None
-        self._keys = Keys(self.conversation, self._texts.tell, self._log)
+        self._keys = Keys(self.conversation, self._texts.tell, self._log, self._transcript)
         self._control: Control | None = None
 
     @property
@@ -320,6 +321,7 @@ class Call:
             on_use=self._tool_used,
             on_busy=partial(self._tools_busy, hold),
             tell=self._texts.tell,
+            note=self._transcript.done,
             on_sent=self._answered_tools,
         )
         self.conversation.toolbox = self.line.toolbox = toolbox

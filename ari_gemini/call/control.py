@@ -42,10 +42,10 @@ PARTY_LEFT = (
 class Control(CallControl):
     """One call, as its tools see it.
 
-    ``end`` ends the call, ``tell`` gives the model a text as user input, ``forget_caller`` drops what the
-    caller said and the model has not been sent, ``away`` is told while he is not the one to be heard.
-    ``waits_for_tools``: the model says nothing while a tool
-    works, and goes on in the same turn when it is answered.
+    ``end`` ends the call, ``tell`` gives the model a text as user input and keeps the second one of it,
+    ``forget_caller`` drops what the caller said and the model has not been sent, ``away`` is told while he is
+    not the one to be heard. ``waits_for_tools``: the model says nothing while a tool works, and goes on in
+    the same turn when it is answered.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Control(CallControl):
         tasks: asyncio.TaskGroup,
         *,
         end: Callable[[Cause, str], None],
-        tell: Callable[[str], None],
+        tell: Callable[[str, str], None],
         forget_caller: Callable[[], None],
         away: Callable[[bool], None],
         waits_for_tools: bool,
@@ -216,7 +216,7 @@ class Control(CallControl):
         self._conversation.cut_off()  # what is left is for the party's ears
         self._asking = self._consulting = False
         self._away(False)
-        self._tell(PARTY_LEFT)
+        self._tell(PARTY_LEFT, f"[{PARTY_LEFT}]")  # a later session knows that the party had answered
 
     async def _party_stays(self, consultation: Consultation, introduced: int) -> bool:
         """Wait for the end of the introduction, or of the time for it. False: the party has hung up."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ari_gemini.realtime.session import RealtimeSession
 from ari_gemini.realtime.unconfirmed import Unconfirmed
@@ -15,23 +16,36 @@ MAX_TEXTS = 16
 memory."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Text:
+    """One of them: two may read the same."""
+
+    text: str
+
+
 class Texts:
-    """One call's texts. ``tell`` never waits. ``on_sent`` is called for each that went out."""
+    """One call's texts. ``tell`` never waits. ``on_sent`` is called for each that went out. ``note`` gets, of
+    each that is to be remembered, what a later session is told of it: nothing as long as it waits, for then
+    it goes to that session anyway."""
 
     def __init__(self) -> None:
         self.dropped = 0
         self.on_sent: Callable[[], None] = lambda: None
-        self._waiting: deque[str] = deque()
-        self._unconfirmed: Unconfirmed[str] = Unconfirmed(MAX_TEXTS)
+        self.note: Callable[[Callable[[], str]], None] = lambda _: None
+        self._waiting: deque[_Text] = deque()
+        self._unconfirmed: Unconfirmed[_Text] = Unconfirmed(MAX_TEXTS)
         self._held = False
         self._ready = asyncio.Event()
 
-    def tell(self, text: str) -> None:
-        """Have the model be told this."""
+    def tell(self, text: str, keep: str = "") -> None:
+        """Have the model be told this. ``keep``: what is remembered of it."""
+        told = _Text(text)
         if len(self._waiting) >= MAX_TEXTS:
             self._waiting.popleft()
             self.dropped += 1
-        self._waiting.append(text)
+        self._waiting.append(told)
+        if keep:
+            self.note(lambda: "" if told in self._waiting else keep)
         self._look()
 
     def hold(self, held: bool) -> None:
@@ -47,7 +61,7 @@ class Texts:
                 await self._ready.wait()
             text = self._waiting.popleft()  # out of the way of one that needs its place
             try:
-                await session.send_text(text)
+                await session.send_text(text.text)
             except BaseException:  # whatever it is, cancelling included: it was not taken, and that goes on
                 self._waiting.appendleft(text)
                 raise

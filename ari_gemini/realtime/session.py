@@ -94,6 +94,8 @@ class HistoryTurn:
 
     speaker: Speaker
     text: str
+    note: bool = False
+    """Nobody said it: it tells in brackets what happened then."""
 
 
 class RealtimeSession(Protocol):

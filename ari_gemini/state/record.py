@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any
 
 from pydantic import (
@@ -48,16 +48,16 @@ def _whole(text: str) -> str:
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
-def _newest(turns: Sequence[HistoryTurn]) -> tuple[HistoryTurn, ...]:
+def newest(turns: Sequence[HistoryTurn]) -> tuple[HistoryTurn, ...]:
     """The end of the transcript that keeps to the bounds; of one turn too long, its end."""
     kept: list[HistoryTurn] = []
     room = MAX_CHARS
     for turn in reversed(turns[-MAX_TURNS:]):
         if len(turn.text) > room:
             if not kept:
-                kept.append(HistoryTurn(turn.speaker, _whole(turn.text[-room:])))
+                kept.append(replace(turn, text=_whole(turn.text[-room:])))
             break
-        kept.append(HistoryTurn(turn.speaker, _whole(turn.text)))
+        kept.append(replace(turn, text=_whole(turn.text)))
         room -= len(turn.text)
     return tuple(reversed(kept))
 
@@ -95,7 +95,7 @@ class CallState(BaseModel):
     """The newest. Whoever has it may listen to the conversation."""
     fingerprint: str = ""
     """Of what ``resume`` was made with; it is of no use with anything else."""
-    transcript: Annotated[tuple[HistoryTurn, ...], AfterValidator(_newest)] = ()
+    transcript: Annotated[tuple[HistoryTurn, ...], AfterValidator(newest)] = ()
     """The end of what was said, the oldest first; what exceeds the bounds is dropped from the beginning."""
     open_calls: tuple[FunctionCall, ...] = ()
     """What the model asked for and has no answer to."""

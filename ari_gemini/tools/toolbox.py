@@ -8,7 +8,8 @@
 
 The ledger of open calls belongs to the call and not to a session: what is running when a session drops goes
 on, and is answered on the one that resumes it. So is what was answered on a connection without arriving. A
-session that knows nothing of the calls is told their results in words.
+session that knows nothing of the calls is told their results in words, and those that had arrived before it
+as a part of what was said.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ from ari_gemini.tools.settings import ToolLimits
 UNKNOWN = "unknown"
 _MAX_NAME = 128
 """Characters of a name that no tool has, in logs and answers; no tool's name is longer (Gemini API)."""
+
+_MAX_TOLD = 500
+"""Characters of the arguments, and of the result, that a session is told which never made the call: what was
+agreed on, and not the whole list that it was chosen from."""
+_PENDING = "; its result is not there yet and will be told"
+_TAKEN_BACK = " and taken back before it was answered"
 
 _MAX_UNCONFIRMED = 256
 """Answers of which it is noted whether they arrived: as many as may be asked for at once (``ToolLimits``)."""
@@ -95,12 +102,26 @@ class Answers(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class _Account:
+    """A call as a session is told of it that never made it. Bounded, for it is kept longer than the call."""
+
+    called: str
+    discreetly: str
+    """``called`` without the values of arguments."""
+    result: FunctionResult | None = None
+    """What it was answered, if that is not told in other words."""
+    fate: str = _PENDING
+    """While there is no result, or that has not arrived."""
+
+
+@dataclass(slots=True, eq=False)
 class _Use:
     """An entry of the ledger."""
 
     call: FunctionCall
     tool: Tool
     began: float
+    account: _Account
     task: asyncio.Task[None] | None = None
     begun: bool = False
     """The tool has been let loose."""
@@ -112,9 +133,10 @@ class Toolbox:
     """The tools of one call. Used from its event loop only; its tasks live in the call's TaskGroup.
 
     ``on_use`` hears of each use that is over, ``on_busy`` whenever the first one begins and the last one ends
-    (answered or taken back). ``tell`` gets results in words, ``on_sent`` hears of
-    results that went out. None of them may raise. An answer that is on its way when its call is taken back
-    crosses with that; when that way fails, it is not sent again.
+    (answered or taken back). ``tell`` gets results in words, and what is to be remembered of them;
+    ``on_sent`` hears of results that went out. ``note`` gets, as each call is made, what a later session is
+    told of it; with True, without the values of its arguments. None of them may raise. An answer that is on
+    its way when its call is taken back crosses with that; when that way fails, it is not sent again.
     """
 
     def __init__(
@@ -126,7 +148,8 @@ class Toolbox:
         tasks: asyncio.TaskGroup,
         on_use: Callable[[ToolUse], None] | None = None,
         on_busy: Callable[[bool], None] | None = None,
-        tell: Callable[[str], None] | None = None,
+        tell: Callable[[str, str], None] | None = None,
+        note: Callable[[Callable[[bool], str]], None] | None = None,
         on_sent: Callable[[Sequence[FunctionResult]], None] | None = None,
     ) -> None:
         self._tools = {tool.name: tool for tool in tools}
@@ -136,12 +159,14 @@ class Toolbox:
         self._tasks = tasks
         self._on_use = on_use or (lambda _: None)
         self._on_busy = on_busy or (lambda _: None)
-        self._tell = tell or (lambda _: None)
+        self._tell = tell or (lambda _, __: None)
+        self._note = note or (lambda _: None)
         self._on_sent = on_sent or (lambda _: None)
         self._clock = asyncio.get_running_loop().time
         self._open: list[_Use] = []
         self._finished: list[FunctionResult] = []
         self._leaving: list[FunctionResult] = []
+        self._accounts: list[_Account] = []  # of the results that may not have arrived
         self._unconfirmed: Unconfirmed[FunctionResult] = Unconfirmed(_MAX_UNCONFIRMED)
         self._answers: Answers | None = None
         self._sending = False
@@ -195,7 +220,10 @@ class Toolbox:
 
     def inherit(self, results: Sequence[FunctionResult]) -> None:
         """Answer calls that the model made of somebody else, before a session is attached."""
-        self._finished += results
+        for result in results:
+            # whoever made the call has told of it
+            called = f"Tool {result.name[:_MAX_NAME]} was called"
+            self._owe(result, self._account(called, called, fate=""))
         self._note_busy()
 
     def call(self, calls: Sequence[FunctionCall]) -> None:
@@ -205,10 +233,14 @@ class Toolbox:
 
     def take_back(self, ids: Sequence[str]) -> None:
         """The model no longer wants these: they are cancelled and never answered."""
+        for account in self._accounts:
+            if account.result is not None and account.result.id in ids and self._is_owed(account.result):
+                account.result, account.fate = None, _TAKEN_BACK
         self._finished = [result for result in self._finished if result.id not in ids]
         self._leaving = [result for result in self._leaving if result.id not in ids]
         self._unconfirmed.discard(lambda result: result.id in ids)
         for use in [use for use in self._open if use.call.id in ids]:
+            use.account.fate = _TAKEN_BACK
             self._over(use, Outcome.CANCELLED)
             if use.task is not None:
                 use.task.cancel()
@@ -220,12 +252,13 @@ class Toolbox:
         if call.id and self._is_open(call.id):
             log.warning("tool.asked_twice", tool=call.name[:_MAX_NAME], id=call.id)
             return
+        account = self._called(call)
         try:
             tool = self._admit(call)
         except ToolError as error:
-            self._refuse(call, str(error))
+            self._refuse(call, str(error), account)
             return
-        use = _Use(call, tool, self._clock())
+        use = _Use(call, tool, self._clock(), account)
         self._open.append(use)
         self._note_busy()
         # names of arguments only: what the caller said stands in their values
@@ -257,18 +290,21 @@ class Toolbox:
             raise ToolError("the arguments cannot be checked") from error
         return tool
 
-    def _refuse(self, call: FunctionCall, why: str) -> None:
+    def _refuse(self, call: FunctionCall, why: str, account: _Account) -> None:
         known = call.name in self._tools
         log.warning("tool.refused", tool=call.name[:_MAX_NAME], id=call.id, known=known)
         self._on_use(ToolUse(call.name if known else UNKNOWN, Outcome.REFUSED, 0.0))
-        self._answer(FunctionResult(call.id, call.name, {"error": why}))
+        self._answer(FunctionResult(call.id, call.name, {"error": why}), account)
 
     async def _work(self, use: _Use) -> None:
         outcome, result = await self._run(use)
         # A tool may end as if nothing had happened although it was cancelled: then nobody wants its result.
         if use in self._open and not _cancelled():
             # first, since the toolbox is busy until that has gone out
-            (self._put_into_words if use.unknown else self._answer)(result)
+            if use.unknown:
+                self._put_into_words(result)
+            else:
+                self._answer(result, use.account)
             self._over(use, outcome)
 
     async def _run(self, use: _Use) -> tuple[Outcome, FunctionResult]:
@@ -344,13 +380,46 @@ class Toolbox:
         return FunctionResult(call.id, call.name, bounded(response, self._limits.result_limit), scheduling)
 
     def _put_into_words(self, result: FunctionResult) -> None:
+        for account in self._accounts:
+            if account.result is result:
+                account.result = None
         words = json.dumps(dict(result.response), ensure_ascii=False, default=str)
-        self._tell(f"[{result.name}, called before the connection was interrupted, has ended: {words}]")
+        begin = f"[{result.name}, called before the connection was interrupted, has ended: "
+        self._tell(f"{begin}{words}]", f"{begin}{_shortened(words)}]")
 
-    def _answer(self, result: FunctionResult) -> None:
-        self._finished.append(result)
+    def _answer(self, result: FunctionResult, account: _Account) -> None:
+        self._owe(result, account)
         self._note_busy()
         self._send_soon()
+
+    def _owe(self, result: FunctionResult, account: _Account) -> None:
+        account.result = result
+        owed = (one for one in self._accounts if one.result is not None and self._is_owed(one.result))
+        self._accounts = [*owed, account]
+        self._finished.append(result)
+
+    def _is_owed(self, result: FunctionResult) -> bool:
+        """It may not have reached the model."""
+        return any(one is result for one in self.unconfirmed)
+
+    # What a later session is told of it.
+
+    def _called(self, call: FunctionCall) -> _Account:
+        called, names = f"Tool {call.name[:_MAX_NAME]} was called with", ", ".join(sorted(call.args))
+        hidden = f"values for {_shortened(names)} that are not shown" if names else "{}"
+        return self._account(f"{called} {_shortened(_json(call.args))}", f"{called} {hidden}")
+
+    def _account(self, called: str, discreetly: str, fate: str = _PENDING) -> _Account:
+        account = _Account(called, discreetly, fate=fate)
+        self._note(lambda discreet: self._words(account, discreet=discreet))
+        return account
+
+    def _words(self, account: _Account, *, discreet: bool) -> str:
+        """Nothing of what the session is told anyway."""
+        fate = account.fate
+        if account.result is not None and not self._is_owed(account.result):
+            fate = f" and gave {_shortened(_json(account.result.response))}"
+        return f"[{account.discreetly if discreet else account.called}{fate}]" if fate else ""
 
     def _send_soon(self) -> None:
         if self._finished and self._answers is not None and not self._sending:
@@ -392,6 +461,17 @@ class Toolbox:
         if busy != self._busy:
             self._busy = busy
             self._on_busy(busy)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(value), ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # what a model writes may be nested as deep as it likes
+        return "what cannot be shown"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]}… (cut)"
 
 
 def _cancelled() -> bool:

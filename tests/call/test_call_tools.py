@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from typing import Any
 
 import pytest
 import structlog
@@ -16,16 +17,18 @@ from ari_gemini.audio.resample import Resampler
 from ari_gemini.audio.wav import write_wav
 from ari_gemini.audiosocket.connection import EndReason, MediaEnd
 from ari_gemini.call import call as call_module
-from ari_gemini.call.keys import TEXT
+from ari_gemini.call.keys import NOT_SHOWN, TEXT
 from ari_gemini.call.model_watch import StallSettings
-from ari_gemini.errors import AriTimeout, Cause
+from ari_gemini.errors import AriTimeout, Cause, SessionDropped
 from ari_gemini.realtime.events import (
     AudioDelta,
     FunctionCall,
     GenerationComplete,
     Interrupted,
+    Speaker,
     ToolCall,
     ToolCallCancelled,
+    Transcript,
     TurnComplete,
 )
 from ari_gemini.realtime.functions import FunctionDeclaration
@@ -426,5 +429,95 @@ async def test_a_key_pressed_while_a_tool_works_does_not_cost_the_answer(clock, 
     await session.say(say(0.5), *OVER)
     await asyncio.sleep(1)
     assert sum(audible(rig, at)) in (25, 26)
+    rig.call.end(Cause.CALLER_HANGUP)
+    await rig.done()
+
+
+# What a session is told that begins from nothing.
+
+
+class Booking(Tool):
+    """Books a table, as often as it is asked to."""
+
+    name = "book_table"
+    declaration = FunctionDeclaration(
+        "book_table",
+        "Books a table.",
+        {"type": "object", "properties": {"people": {"type": "integer"}, "pin": {"type": "string"}}},
+    )
+
+    async def run(self, args, context) -> str:
+        return f"booked, number 4711, pin {args.get('pin')}"
+
+
+def told(rig) -> list[str]:
+    """The newest session, as it begins."""
+    return [turn.text for turn in rig.histories[-1]]
+
+
+async def anew(rig, until, session) -> Any:
+    """Lose the session; the next one knows nothing."""
+    before = len(rig.sessions)
+    session.resume = None
+    session.fail(SessionDropped("x"))
+    await until(lambda: len(rig.sessions) > before)
+    return rig.sessions[-1]
+
+
+async def test_a_new_session_is_told_what_tools_did_and_what_he_typed(clock, rig, until) -> None:
+    rig.equip(Booking())
+    session = await rig.up()
+    await session.say(Transcript(Speaker.CALLER, "A table for two."))
+    await session.ask("book_table", people=2)
+    await until(lambda: session.answers)
+    rig.call.key_pressed("8")
+    rig.call.key_pressed("#")
+    await until(lambda: session.texts)
+    another = await anew(rig, until, session)
+    called, typed = 'Tool book_table was called with {"people": 2}', TEXT.format("8")
+    result = '{"result": "booked, number 4711, pin None"}'
+    assert told(rig) == ["A table for two.", f"[{called} and gave {result}]", f"[{typed}]"]
+    assert not [text for text in another.texts if "book_table" in text or typed in text]
+    assert another.answers == []
+    rig.call.end(Cause.CALLER_HANGUP)
+    await rig.done()
+
+
+async def test_what_did_not_arrive_is_told_to_a_new_session_once(clock, rig, until) -> None:
+    rig.equip(Booking())
+    session = await rig.up()
+    session.dead = True
+    await session.ask("book_table")
+    await until(lambda: session.answers)
+    rig.call.key_pressed("8")
+    rig.call.key_pressed("#")
+    await until(lambda: session.texts)
+    another = await anew(rig, until, session)
+    await until(lambda: "4711" in str(another.texts))
+    assert told(rig) == ["[Tool book_table was called with {}; its result is not there yet and will be told]"]
+    assert another.texts.count(TEXT.format("8")) == 1
+    assert ["4711" in text for text in another.texts if "book_table" in text] == [True]
+    third = await anew(rig, until, another)
+    assert [("4711" in text, "these keys" in text) for text in told(rig)] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ], "the third knows from the transcript what the second was told"
+    assert not [text for text in third.texts if "4711" in text or "these keys" in text]
+    rig.call.end(Cause.CALLER_HANGUP)
+    await rig.done()
+
+
+async def test_secret_keys_are_in_nothing_that_is_kept(clock, rig, until) -> None:
+    rig.equip(Booking(), digits={"sensitive": True})
+    session = await rig.up()
+    for key in "8642#":
+        rig.call.key_pressed(key)
+    await until(lambda: session.texts)
+    await session.ask("book_table", pin="8642")
+    await until(lambda: session.answers)
+    await anew(rig, until, session)
+    called = "[Tool book_table was called with values for pin that are not shown"
+    assert told(rig) == [NOT_SHOWN, f'{called} and gave {{"result": "booked, number 4711, pin ***"}}]']
     rig.call.end(Cause.CALLER_HANGUP)
     await rig.done()

@@ -565,6 +565,7 @@ async def test_a_party_that_leaves_gives_the_caller_back(attended: Attended, lea
     await line.steps.until("text")
     assert line.consulting == [*INTRODUCED, "abandon", "text"]
     assert line.session.texts == [PARTY_LEFT]
+    assert PARTY_LEFT in line.rig.call._transcript.turns()[-1].text, "a later session must know it"
     audible = line.audible
     await asyncio.sleep(1)
     assert line.audible == audible, "the caller does not hear what the party was told"

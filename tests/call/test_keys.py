@@ -10,7 +10,8 @@ import structlog
 
 from ari_gemini.call.conversation import Conversation
 from ari_gemini.call.digits import DigitSettings, Source
-from ari_gemini.call.keys import TEXT, Keys
+from ari_gemini.call.keys import NOT_SHOWN, TEXT, Keys
+from ari_gemini.call.transcript import Transcript
 from ari_gemini.realtime.events import AudioDelta
 from ari_gemini.telemetry.timeline import Timeline
 
@@ -31,8 +32,14 @@ class Phone:
         self.conversation = Conversation(Timeline(), Nobody(), structlog.get_logger(), prebuffer_ms=0)
         self.conversation.downlink.start(connection)
         self.told: list[str] = []
-        self.keys = Keys(self.conversation, self.told.append, structlog.get_logger())
+        self.kept: list[str] = []
+        self.transcript = Transcript()
+        self.keys = Keys(self.conversation, self._tell, structlog.get_logger(), self.transcript)
         self.listening = asyncio.create_task(self.conversation.listen(session))
+
+    def _tell(self, text: str, keep: str) -> None:
+        self.told.append(text)
+        self.kept.append(keep)
 
     @property
     def waiting_ms(self) -> float:
@@ -146,3 +153,13 @@ async def test_the_log_shows_them_unless_they_are_a_secret(phone: Phone, setting
     assert [log["keys"] for log in logs if log["event"] == "call.keys"] == [shown]
     assert ("4711" in str(logs)) is (shown == "4711")
     assert phone.told == [TEXT.format("4711")]
+
+
+@pytest.mark.parametrize("sensitive", [False, True])
+async def test_a_later_session_is_told_of_them_unless_they_are_a_secret(phone: Phone, sensitive) -> None:
+    phone.keys.configure(DigitSettings(sensitive=sensitive), interrupts=True)
+    phone.transcript.told(lambda: "[The number is 4711.]")
+    phone.type("4711#")
+    assert phone.kept == [NOT_SHOWN if sensitive else f"[{TEXT.format('4711')}]"]
+    assert phone.transcript.discreet is sensitive
+    assert ("4711" in str(phone.transcript.turns())) is not sensitive, "no tool gives them away"

@@ -19,12 +19,13 @@ from ari_gemini.call.agent import Agent
 from ari_gemini.call.records import ASKED, BACK, LOST_WORK, Records
 from ari_gemini.errors import Cause, HandleRefused, SessionDropped
 from ari_gemini.realtime.events import FunctionCall, Speaker, Transcript
-from ari_gemini.realtime.functions import FunctionResult
+from ari_gemini.realtime.functions import FunctionDeclaration, FunctionResult
 from ari_gemini.realtime.session import HistoryTurn, Resume
 from ari_gemini.state.directory import DirectoryStore
 from ari_gemini.state.memory import MemoryStore
-from ari_gemini.state.record import CallState
+from ari_gemini.state.record import CallState, encode
 from ari_gemini.state.store import key_of
+from ari_gemini.tools.base import Tool
 
 MODEL = "0123456789abcdef"
 CALL = "1700000000.1"
@@ -176,6 +177,44 @@ async def test_a_session_that_never_called_them_is_told_in_words(rig, store, unt
     assert [LOST_WORK in text and "book" in text for text in session.texts] == [False, True]
     assert session.answers == []
     await end(rig)
+
+
+class Booking(Tool):
+    name = "book_table"
+    declaration = FunctionDeclaration(
+        "book_table", "Books a table.", {"type": "object", "properties": {"who": {"type": "string"}}}
+    )
+
+    async def run(self, args, context) -> str:
+        return f"booked for {args['who']}"
+
+
+@pytest.mark.parametrize("secret", [False, True])
+async def test_the_next_worker_knows_what_was_typed_and_what_tools_did(rig, store, until, secret) -> None:
+    rig.leg.adopted = False
+    rig.equip(Booking(), digits={"sensitive": secret})
+    session = await rig.up()
+    await session.say(Transcript(Speaker.MODEL, "Whom for?"), Transcript(Speaker.CALLER, "For me."))
+    for key in "8642#":
+        rig.call.key_pressed(key)
+    await until(lambda: session.texts)
+    await session.ask("book_table", who="8642")
+    await until(lambda: session.answers)
+    await end(rig, Cause.HANDED_OVER)
+    kept = await store.load(CALL)
+    assert kept is not None
+    assert ("8642" in encode(kept).decode()) is not secret
+    assert [turn.note for turn in kept.transcript] == [False, False, True, True]
+    assert "booked for " in kept.transcript[3].text
+    assert kept.unconfirmed == ()
+
+    heir = type(rig)()
+    heir.records, heir.agents, heir.leg.adopted = rig.records, rig.agents, True
+    heir.tools.tools = rig.tools.tools
+    session = await taken_over(heir, until)
+    assert heir.histories == [kept.transcript]
+    assert not any("book" in text for text in session.texts)
+    await end(heir)
 
 
 # Without a record.

@@ -244,3 +244,26 @@ async def test_recovering_while_held_sends_nothing(run, make_session) -> None:
     another = make_session()
     await sent(run, texts, another)
     assert another.texts == []
+
+
+async def test_what_is_to_be_kept_is_told_later_unless_it_waits_for_that_session(run, make_session) -> None:
+    texts, session = Texts(), make_session()
+    notes: list[Callable[[], str]] = []
+    texts.note = notes.append
+    texts.tell("not kept")
+    texts.tell("a", "[a]")
+    texts.tell("a", "[the other a]")
+
+    def kept() -> list[str]:
+        return [note() for note in notes]
+
+    assert kept() == ["", ""], "the next session gets them"
+    texts.hold(True)
+    texts.hold(False)
+    await sent(run, texts, session)
+    assert kept() == ["[a]", "[the other a]"]
+    session.dead = True
+    texts.tell("b", "[b]")
+    await sent(run, texts, session)
+    texts.recover(session.confirmed)
+    assert kept() == ["[a]", "[the other a]", ""], "so does it get what did not arrive"

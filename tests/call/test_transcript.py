@@ -1,9 +1,10 @@
-"""What was said, turn by turn, within its bounds."""
+"""What was said, typed and done, turn by turn, within its bounds."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,112 @@ def test_it_goes_on_from_another_conversation() -> None:
     assert transcript.turns() == (HistoryTurn(MODEL, "Yes?"), HistoryTurn(CALLER, "Well, I"))
 
 
+# What was not spoken.
+
+KEYS = HistoryTurn(CALLER, "[keys]", note=True)
+TOOL = HistoryTurn(CALLER, "[tool]", note=True)
+
+
+def typed(transcript: Transcript) -> None:
+    transcript.told(lambda: KEYS.text)
+
+
+def booked(transcript: Transcript) -> None:
+    transcript.done(lambda _: TOOL.text)
+
+
+def test_notes_stand_in_their_place() -> None:
+    transcript = heard((MODEL, "Your number?"), (CALLER, "It is"))
+    typed(transcript)
+    transcript.add(CALLER, " this.")
+    booked(transcript)
+    transcript.add(MODEL, "Done.")
+    said = [HistoryTurn(MODEL, "Your number?"), HistoryTurn(CALLER, "It is"), KEYS]
+    said += [HistoryTurn(CALLER, "this."), TOOL, HistoryTurn(MODEL, "Done.")]
+    assert list(transcript.turns()) == said
+
+
+def test_a_note_says_what_there_is_to_be_told_by_now() -> None:
+    transcript, words = heard((CALLER, "Book it.")), [""]
+    transcript.told(lambda: words[0])
+    assert transcript.turns() == (HistoryTurn(CALLER, "Book it."),)
+    for words[0] in ("[begun]", "[over]"):
+        assert transcript.turns()[1:] == (HistoryTurn(CALLER, words[0], note=True),)
+
+
+def test_what_the_caller_typed_is_not_heard_again_and_stays() -> None:
+    transcript = heard((MODEL, "Your number?"), (CALLER, "One moment."))
+    typed(transcript)
+    assert transcript.turns(without_caller=True) == (HistoryTurn(MODEL, "Your number?"), KEYS)
+    transcript.add(CALLER, "That is it.")
+    assert transcript.turns(without_caller=True) == (HistoryTurn(MODEL, "Your number?"), KEYS)
+    assert len(transcript.turns()) == 4, "asking takes nothing away"
+
+
+def test_words_about_which_the_model_did_something_are_not_his_last() -> None:
+    transcript = heard((CALLER, "A table for two."))
+    booked(transcript)
+    assert transcript.turns(without_caller=True) == (HistoryTurn(CALLER, "A table for two."), TOOL)
+    transcript.add(CALLER, "Thanks, and")
+    assert transcript.turns(without_caller=True) == (HistoryTurn(CALLER, "A table for two."), TOOL)
+
+
+def test_notes_of_another_conversation_are_notes_here() -> None:
+    before = heard((CALLER, "A table."))
+    booked(before)
+    typed(before)
+    transcript = Transcript()
+    transcript.begin_with(before.turns())
+    transcript.add(CALLER, "For two.")
+    said = (HistoryTurn(CALLER, "A table."), TOOL, KEYS, HistoryTurn(CALLER, "For two."))
+    assert transcript.turns() == said
+    assert transcript.turns(without_caller=True) == said[:-1]
+
+
+def test_notes_keep_to_the_bounds_too() -> None:
+    transcript = heard((CALLER, "Hello."))
+    for number in range(MAX_TURNS + 3):
+        transcript.told(lambda number=number: str(number))
+    assert [turn.text for turn in transcript.turns()] == [str(n) for n in range(3, MAX_TURNS + 3)]
+    for _ in range(17):
+        transcript.told(lambda: "x" * 1000)
+    turns = transcript.turns()
+    assert sum(len(turn.text) for turn in turns) <= MAX_CHARS
+    assert [turn.text for turn in turns] == ["x" * 1000] * (MAX_CHARS // 1000)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("pin 4711.", "pin ***."),
+        ("4 7 1-1 and 47/11", "*** and ***"),
+        ('["4", "7", "1", "1"]', '["***"]'),
+        ("14711 47112 471", "14711 47112 471"),
+    ],
+)
+def test_secret_keys_are_shown_by_no_note(told: str, shown: str) -> None:
+    transcript = heard((MODEL, "4711?"))
+    transcript.told(lambda: told)
+    transcript.hide("4711")
+    transcript.hide("12*#")
+    assert [turn.text for turn in transcript.turns()] == ["4711?", shown]
+
+
+def test_no_secret_takes_long_to_look_for() -> None:
+    transcript = Transcript()
+    transcript.told(lambda: "*" * 1000 + "1")
+    transcript.hide("*" * 128)
+    assert transcript.turns()[0].text.startswith("***")
+
+
+@pytest.mark.parametrize("discreet", [False, True])
+def test_whoever_notes_a_call_learns_whether_to_be_discreet(discreet: bool) -> None:
+    transcript = Transcript()
+    transcript.done(lambda discreetly: f"[{discreetly}]")
+    transcript.discreet = discreet
+    assert transcript.turns()[0].text == f"[{discreet}]"
+
+
 def test_the_oldest_turns_go_when_there_are_too_many_characters() -> None:
     transcript = heard((MODEL, "a" * (MAX_CHARS - 10)), (CALLER, "b" * 10))
     assert len(transcript.turns()) == 2
@@ -90,11 +197,11 @@ SAID = st.lists(
 def test_what_is_kept_is_the_end_of_what_was_said_within_the_bound(said: list[tuple[Speaker, str]]) -> None:
     transcript = heard(*said)
     everything = "".join(text for _, text in said)
-    kept = "".join("".join(texts) for _, texts in transcript._turns)
+    kept = "".join("".join(turn.texts) for turn in transcript._turns)
     assert everything.endswith(kept)
     assert len(kept) <= MAX_CHARS
     assert transcript._chars == len(kept)
     if len(everything) <= MAX_CHARS:
         assert kept == everything
-    speakers = [speaker for speaker, _ in transcript._turns]
+    speakers = [turn.speaker for turn in transcript._turns]
     assert all(one is not other for one, other in pairwise(speakers))

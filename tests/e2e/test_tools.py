@@ -370,7 +370,7 @@ async def test_a_party_who_hangs_up_before_it_is_joined(asterisk: Asterisk, phon
 
 async def test_a_party_that_cannot_be_reached(asterisk: Asterisk, phone: PhoneMaker) -> None:
     alice = await phone("1001")
-    environ = tools("transfer_call", transfer=boss(endpoint="PJSIP/1003"))
+    environ = tools("transfer_call", transfer=boss(endpoint="PJSIP/1020"))
     async with running(asterisk, scenario(ask_boss(say=("anything_else",))), environ=environ) as bot:
         session = await greeted(alice, bot, WAY_A)
         await alice.say(caller_says("ask_person"))

@@ -48,7 +48,9 @@ states = st.builds(
     saved_at=moments,
     resume=st.none() | st.builds(Resume, words, st.none() | st.builds(SecretStr, words)),
     fingerprint=words,
-    transcript=st.lists(st.builds(HistoryTurn, st.sampled_from(Speaker), words), max_size=5).map(tuple),
+    transcript=st.lists(
+        st.builds(HistoryTurn, st.sampled_from(Speaker), words, st.booleans()), max_size=5
+    ).map(tuple),
     open_calls=st.lists(st.builds(FunctionCall, words, words, objects), max_size=3).map(tuple),
     unconfirmed=st.lists(
         st.builds(FunctionResult, words, words, objects, st.none() | st.just("silent")), max_size=3
@@ -150,6 +152,18 @@ def test_an_error_quotes_nothing() -> None:
     assert HANDLE not in str(wrong.value)
     assert TOKEN not in str(wrong.value)
     assert wrong.value.__suppress_context__
+
+
+def test_a_record_without_notes_is_of_spoken_words() -> None:
+    raw = json.loads(encode(state()))
+    for turn in raw["transcript"]:
+        del turn["note"]
+    assert [turn.note for turn in decode(json.dumps(raw).encode()).transcript] == [False, False]
+
+
+def test_notes_stay_notes_when_they_are_cut() -> None:
+    said = (HistoryTurn(Speaker.CALLER, "a" * (MAX_CHARS + 1), note=True),)
+    assert [(len(turn.text), turn.note) for turn in state(transcript=said).transcript] == [(MAX_CHARS, True)]
 
 
 def turns(count: int, text: str = "x") -> tuple[HistoryTurn, ...]:

@@ -13,7 +13,7 @@ from ari_gemini.realtime.events import FunctionCall
 from ari_gemini.realtime.functions import FunctionResult
 from ari_gemini.simulator.gemini_live import GeminiSimulator
 from ari_gemini.tools.base import ToolContext
-from ari_gemini.tools.toolbox import _MAX_UNCONFIRMED
+from ari_gemini.tools.toolbox import _MAX_TOLD, _MAX_UNCONFIRMED
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -303,3 +303,140 @@ async def test_a_new_session_does_not_wait_for_what_it_never_asked_for() -> None
         await rig.used(1)
         assert rig.told == [DONE]
     assert rig.busy == [True, False]
+
+
+# --- what a session that begins later is told of all calls, where they were made
+
+CALLED = 'Tool handy was called with {"n": 7}'
+PENDING = f"[{CALLED}; its result is not there yet and will be told]"
+GAVE = f'[{CALLED} and gave {{"result": {{"n": 7}}}}]'
+
+
+async def test_a_call_is_told_of_with_its_result_once_that_has_arrived() -> None:
+    inbox, work = Inbox(), Patient({"n": 7})
+    async with rigged(Handy(work, parameters=NUMBERED), answers=inbox) as rig:
+        rig.call(n=7)
+        await work.begun.wait()
+        assert rig.accounts() == [PENDING]
+        work.release.set()
+        await rig.idle()
+        assert rig.accounts() == [PENDING], "any later session is told the result anyway"
+        assert [result.id for result in rig.toolbox.unconfirmed] == ["1"]
+        inbox.confirmed = 1
+        assert rig.accounts() == [GAVE]
+        assert rig.toolbox.unconfirmed == ()
+        rig.toolbox.recover(1)
+        rig.toolbox.attach(Inbox(), resumed=False)
+        assert (rig.accounts(), rig.told) == ([GAVE], [])
+
+
+async def test_one_that_was_told_in_words_is_not_told_of_twice() -> None:
+    inbox = Inbox()
+    async with rigged(Handy(echo, parameters=NUMBERED), answers=inbox) as rig:
+        rig.call(n=7)
+        await rig.idle()
+        rig.toolbox.recover(0)
+        rig.toolbox.attach(Inbox(), resumed=False)
+        assert rig.accounts() == [PENDING]
+        assert rig.kept == rig.told
+        rig.toolbox.attach(Inbox(), resumed=False)
+        assert (rig.accounts(), len(rig.told)) == ([PENDING], 1)
+
+
+async def test_one_that_is_sent_again_to_a_session_that_knows_it_is_told_of_once() -> None:
+    again = Inbox()
+    async with rigged(Handy(echo, parameters=NUMBERED), answers=Inbox()) as rig:
+        rig.call(n=7)
+        await rig.idle()
+        rig.toolbox.recover(0)
+        rig.toolbox.attach(again)
+        await rig.idle()
+        again.confirmed = 1
+        assert rig.accounts() == [GAVE]
+
+
+async def test_long_arguments_and_results_are_cut() -> None:
+    text, inbox = "a" * 2000, Inbox()
+    parameters = {"type": "object", "properties": {"text": {"type": "string"}}}
+    async with rigged(Handy(echo, parameters=parameters), answers=inbox) as rig:
+        rig.call(text=text)
+        await rig.idle()
+        inbox.confirmed = 1
+        (account,) = rig.accounts()
+        assert account.count("… (cut)") == 2
+        assert account.startswith('[Tool handy was called with {"text": "aaa')
+        assert len(account) < 2 * _MAX_TOLD + 100
+        rig.call(text=text, call_id="2")
+        await rig.idle()
+        rig.toolbox.recover(1)
+        rig.toolbox.attach(Inbox(), resumed=False)
+    assert text in rig.told[0]
+    assert rig.kept[0].endswith("a… (cut)]")
+    assert len(rig.kept[0]) < _MAX_TOLD + 100
+
+
+async def test_discreetly_arguments_are_told_by_their_names() -> None:
+    async with rigged(Handy(echo), answers=Inbox()) as rig:
+        rig.call(pin="4711", branch="north")
+        rig.call(call_id="2")
+        told = rig.accounts(discreet=True)
+        await rig.idle()
+    assert told[0].startswith("[Tool handy was called with values for branch, pin that are not shown; its")
+    assert told[1].startswith("[Tool handy was called with {}; its")
+
+
+@pytest.mark.parametrize("when", ["it works", "its answer is under way"])
+async def test_one_that_was_taken_back_is_told_of_as_such(when: str) -> None:
+    work = Patient()
+    async with rigged(Handy(work, parameters=NUMBERED), answers=Inbox()) as rig:
+        rig.call(n=7)
+        await work.begun.wait()
+        if when != "it works":
+            work.release.set()
+            await rig.idle()
+        rig.toolbox.take_back(["1"])
+        await rig.idle()
+        assert rig.accounts() == [f"[{CALLED} and taken back before it was answered]"]
+
+
+async def test_one_that_is_taken_back_after_its_result_arrived_keeps_that() -> None:
+    inbox = Inbox()
+    async with rigged(Handy(echo, parameters=NUMBERED), answers=inbox) as rig:
+        rig.call(n=7)
+        await rig.idle()
+        inbox.confirmed = 1
+        rig.toolbox.take_back(["1"])
+        assert rig.accounts() == [GAVE]
+
+
+async def test_one_that_was_refused_is_told_of_with_the_reason() -> None:
+    inbox = Inbox()
+    async with rigged(answers=inbox) as rig:
+        rig.call("made_up")
+        await rig.idle()
+        inbox.confirmed = 1
+        (account,) = rig.accounts()
+    assert account.startswith('[Tool made_up was called with {} and gave {"error": "there is no tool')
+
+
+async def test_what_is_inherited_is_told_of_when_it_has_arrived() -> None:
+    """That it was called is in what the former worker kept."""
+    inbox = Inbox()
+    async with rigged() as heir:
+        heir.toolbox.inherit([FunctionResult("1", "handy", {"result": "done"})])
+        assert heir.accounts() == []
+        heir.toolbox.attach(inbox)
+        await heir.idle()
+        assert heir.accounts() == []
+        inbox.confirmed = 1
+        assert heir.accounts() == ['[Tool handy was called and gave {"result": "done"}]']
+
+
+async def test_arguments_nested_too_deeply_to_be_written_cost_no_call() -> None:
+    nested: Any = 1
+    for _ in range(100_000):
+        nested = [nested]
+    async with rigged(Handy(echo), answers=Inbox()) as rig:
+        rig.call(deep=nested)
+        assert "what cannot be shown" in rig.accounts()[0]
+        await rig.idle()

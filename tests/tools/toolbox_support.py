@@ -191,6 +191,9 @@ class Rig:
         self.uses: list[ToolUse] = []
         self.busy: list[bool] = []
         self.told: list[str] = []
+        self.kept: list[str] = []
+        """What is remembered of what was told."""
+        self.notes: list[Callable[[bool], str]] = []
         self._idle = asyncio.Event()
         self.toolbox = Toolbox(
             tools,
@@ -199,8 +202,17 @@ class Rig:
             tasks=tasks,
             on_use=self._on_use,
             on_busy=self._on_busy,
-            tell=self.told.append,
+            tell=self._tell,
+            note=self.notes.append,
         )
+
+    def _tell(self, text: str, keep: str) -> None:
+        self.told.append(text)
+        self.kept.append(keep)
+
+    def accounts(self, *, discreet: bool = False) -> list[str]:
+        """What a session that begins now is told of the calls, where it is."""
+        return [words for note in self.notes if (words := note(discreet))]
 
     def _on_use(self, use: ToolUse) -> None:
         self.uses.append(use)
