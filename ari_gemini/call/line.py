@@ -312,11 +312,11 @@ class Line:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _part(self, session: RealtimeSession, senders: list[asyncio.Task[None]]) -> None:
+    async def _part(self, session: RealtimeSession, senders: list[asyncio.Task[None]]) -> Resume | None:
         """Send nothing more on this session, take what it still says, and close it, once: a refused token has
-        the next connection made twice."""
+        the next connection made twice. Returns what it leaves to the next one."""
         if self._left is session:
-            return
+            return session.resume
         self._parting = True
         for task in senders:
             task.cancel()
@@ -325,6 +325,7 @@ class Line:
             self.toolbox.detach()
         await session.close()
         self._leave(session)
+        return session.resume
 
     def _leave(self, session: RealtimeSession) -> None:
         """What did not arrive on this session waits for the next one."""
@@ -411,7 +412,7 @@ class Line:
                     raise
 
     async def _attempt(
-        self, resume: Resume | None, before_setup: Callable[[], Awaitable[None]] | None = None
+        self, resume: Resume | None, before_setup: Callable[[], Awaitable[Resume | None]] | None = None
     ) -> RealtimeSession:
         """One attempt at a session. Raises SessionError."""
         history: Sequence[HistoryTurn] = ()

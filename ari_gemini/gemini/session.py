@@ -49,14 +49,15 @@ async def open_session(
     *,
     resume: Resume | None = None,
     history: Sequence[HistoryTurn] = (),
-    before_setup: Callable[[], Awaitable[None]] | None = None,
+    before_setup: Callable[[], Awaitable[Resume | None]] | None = None,
     tokens: TokenSource | None = None,
 ) -> GeminiSession:
     """Connect, send the setup, and wait until the service has confirmed it; nothing else is sent before.
 
     ``resume`` goes on with the session that it came from. Without it the model is given ``history``, and
     generates nothing from that. ``before_setup`` is awaited when the connection stands: a session is resumed
-    only after its former connection has ended. Takes at most ``connect_timeout`` and ``setup_timeout``
+    only after its former connection has ended, and a handle that came until then, which it returns, is newer
+    than that of ``resume``. Takes at most ``connect_timeout`` and ``setup_timeout``
     together, and that. ``tokens``: a token takes the place of the key, and a session is resumed with the one
     that it was begun with while that is good; minting may take ``connect_timeout`` again. Raises
     SessionError, SetupRefused before anything is opened when the settings cannot work with the model.
@@ -69,9 +70,12 @@ async def open_session(
     async def attempt(token: Token | None) -> GeminiSession:
         opened = GeminiSession(await dial(settings, token), settings, resume, token)
         try:
-            if before_setup is not None:
-                await before_setup()
-            await opened._set_up(setup, seed)
+            newest = None if before_setup is None else await before_setup()
+            if handle is not None and newest is not None and newest.handle != handle:
+                opened._decoder.handle = newest.handle
+                await opened._set_up(encode_setup(settings, session, newest.handle, seeded=False), ())
+            else:
+                await opened._set_up(setup, seed)
         except BaseException:  # whatever it is, cancelling included: no socket is left behind, and it goes on
             opened._abort()
             raise

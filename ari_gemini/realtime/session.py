@@ -164,11 +164,12 @@ class OpenSession(Protocol):
         *,
         resume: Resume | None = None,
         history: Sequence[HistoryTurn] = (),
-        before_setup: Callable[[], Awaitable[None]] | None = None,
+        before_setup: Callable[[], Awaitable[Resume | None]] | None = None,
     ) -> RealtimeSession:
         """Connect and set up a session: one that goes on from ``resume``, or else a new one that knows
         ``history``, oldest first, and says nothing about it by itself.
 
         ``before_setup`` is awaited once the connection stands: the place to end the session that is resumed.
+        It returns what to go on from instead of ``resume``, for a newer handle may have come until that end.
         Raises SessionError; cancelling closes what was opened.
         """

@@ -408,14 +408,16 @@ class Rig:
         *,
         resume: Resume | None = None,
         history: Sequence[HistoryTurn] = (),
-        before_setup: Callable[[], Awaitable[None]] | None = None,
+        before_setup: Callable[[], Awaitable[Resume | None]] | None = None,
     ) -> Session:
+        attempt = len(self.resumes)
         self.settings.append(settings)
         self.resumes.append(resume)
         self.histories.append(history)
         await self.steps.take("open_session")
-        if before_setup is not None:
-            await before_setup()
+        newest = None if before_setup is None else await before_setup()
+        if resume is not None and newest is not None:
+            self.resumes[attempt] = newest
         if self.refusals:
             raise self.refusals.pop(0)
         session = Session(self.steps, audio_during_tools=self.audio_during_tools, resumed=resume is not None)

@@ -12,8 +12,15 @@ from support.talk import HANDLE, SILENCE, Talk, speech, tone, until
 from ari_gemini.call.agent import Agent
 from ari_gemini.call.line import ANSWER, FRESH_IN_A_ROW, GO_ON, MAX_IN_A_ROW, ReconnectSettings
 from ari_gemini.errors import SessionDropped, SessionUnavailable
-from ari_gemini.realtime.events import GenerationComplete, Interrupted, Speaker, Transcript, TurnComplete
-from ari_gemini.realtime.session import ActivityDetection
+from ari_gemini.realtime.events import (
+    GenerationComplete,
+    GoAway,
+    Interrupted,
+    Speaker,
+    Transcript,
+    TurnComplete,
+)
+from ari_gemini.realtime.session import ActivityDetection, Resume
 
 COUGH = tone(5, 150)
 """100 ms at -50 dBFS."""
@@ -78,6 +85,24 @@ async def test_a_session_whose_resumptions_all_die_is_begun_anew(talk) -> None:
     assert talk.rig.resumes == [None, HANDLE, HANDLE, None]
     assert "Hello." in str(talk.rig.histories[-1])
     await session.say(speech(20), TurnComplete())
+    await talk.end()
+
+
+async def test_a_handle_that_comes_while_the_next_connection_is_made_is_the_one(talk) -> None:
+    """It knows of the turn that has just ended (some families were measured to send one after each turn)."""
+    session = await talk.up(handle=Resume("before the last turn"))
+    await session.say(speech(20), TurnComplete())
+    real = talk.rig.steps.take
+
+    async def dials(step: str) -> None:
+        await real(step)
+        if step == "open_session":
+            session.resume = Resume("with the last turn")
+
+    talk.rig.steps.take = dials
+    await session.say(GoAway(50.0))
+    await talk.next()
+    assert talk.rig.resumes == [None, Resume("with the last turn")]
     await talk.end()
 
 

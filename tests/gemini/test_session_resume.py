@@ -317,6 +317,20 @@ async def test_before_setup_comes_after_the_connection_and_before_anything_is_se
     await session.close()
 
 
+async def test_a_handle_that_came_until_then_is_resumed_with(gemini: Any) -> None:
+    old, new = Resume("old"), Resume("new")
+
+    async def before_setup() -> Resume:
+        return new
+
+    gemini.script = talks
+    session = await opened(gemini, resume=old, before_setup=before_setup)
+    assert gemini.received[0]["setup"]["sessionResumption"] == {"handle": "new"}
+    assert session.resume is not None
+    assert session.resume.handle == "new"
+    await session.close()
+
+
 @pytest.mark.parametrize("error", [SessionUnavailable("no"), ValueError("no"), asyncio.CancelledError()])
 async def test_when_that_fails_the_connection_is_closed(gemini: Any, error: BaseException) -> None:
     async def before_setup() -> None:
