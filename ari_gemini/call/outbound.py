@@ -73,8 +73,9 @@ events one is left, its StasisEnd."""
 TIDY_SECONDS: Final = 60.0
 """Between two looks of a worker for bridges that nobody needs: they are rare, and all of Asterisk's bridges
 are read for it."""
-IDLE_SECONDS: Final = 5.0
-"""Asterisk closes a link 3 s after its caller has left (``res/ari/ari_websockets.c``)."""
+IDLE_SECONDS: Final = 15.0
+"""Asterisk closes a link 3 s after its caller has left, which it may take 5 s to see, and which may take him
+some time (``res/ari/ari_websockets.c``)."""
 RETRY_SECONDS: Final = 1.0
 """Between two looks at a caller of whom Asterisk did not say where he is."""
 
@@ -125,6 +126,11 @@ class Bond(Requests):
         names = set(application.bridge_ids) | ({bridge_of(self.caller)} if self.caller else set())
         found = await asyncio.gather(*(self._bridge(name) for name in sorted(names)))
         return [bridge for bridge in found if bridge is not None]
+
+    async def is_gone(self) -> bool:
+        """The caller's channel is there no more. Raises AriError."""
+        caller = await self._find_caller()
+        return not caller or await self._channel(caller) is None
 
     async def _find_caller(self) -> str:
         """The caller's channel, by the name in the application's. Asterisk takes names here (22.10.1).
@@ -290,14 +296,28 @@ class _Stay:
 
     def _expect_end(self) -> None:
         """Asterisk closes the link of who has gone, but forgets that of who went while it was down."""
-        if self._idle is None and not self.over.is_set():
+        if self._idle is not None:
+            self._idle.cancel()  # counted from the last call's end: a link closed before that is made anew
+        if not self.over.is_set():
             self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_idle)
 
     def _end_idle(self) -> None:
         self._idle = None
         if self._bond.connected and not self._caller.legs and not self._caller.joined:
+            self._way.spawn(self._end_if_gone(self._bond.link))
+
+    async def _end_if_gone(self, link: AriLink) -> None:
+        try:
+            gone = await self._bond.is_gone()
+        except AriError:
+            gone = False
+        if self._bond.link is not link or self._caller.legs or self._caller.joined or self.over.is_set():
+            return
+        if gone:
             log.info("! ari link of nobody", application=self.name)
             self._end()
+        else:  # he has gone on in the dialplan, and may come back
+            self._expect_end()
 
     def _link_closed(self, link: AriLink) -> None:
         if link is self._next:

@@ -274,8 +274,26 @@ async def test_a_link_that_asterisk_has_forgotten_is_closed(
     link = await street.link()
     await asyncio.sleep(0.02)
     assert link.connected, "somebody is there"
-    await street.end(Cause.MODEL_HANGUP)
+    await street.end(Cause.TRANSFERRED)
+    await asyncio.sleep(0.02)
+    assert link.connected, "and goes on in the dialplan"
+    street.leave(CALLER)
     await until(lambda: not link.connected)
+
+
+async def test_the_time_for_that_counts_from_the_end_of_the_call(street: Street) -> None:
+    """A link that is closed while its caller leaves is made anew, and he would be taken for one who comes."""
+    now = asyncio.get_running_loop().time
+    link = await street.link()
+    (stay,) = street.way._stays.values()
+    first = stay._idle.when()
+    await asyncio.sleep(0.02)
+    before = now()
+    street.leave(CALLER)
+    await street.end(Cause.CALLER_HANGUP)
+    assert first < before + outbound.IDLE_SECONDS <= stay._idle.when()
+    link.cut()
+    assert stay._idle is None, "over"
 
 
 async def test_a_caller_whom_the_dialplan_has_is_left_alone(street: Street) -> None:
