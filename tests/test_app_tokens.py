@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.ports import free_port
 from support.world import LONG, World, quick
 
 from ari_gemini.errors import Cause
@@ -29,8 +29,7 @@ SECRET = "broker-secret-0123456789"
 @asynccontextmanager
 async def world_of_tokens(**changes: Any) -> AsyncIterator[World]:
     """A service that has no key and asks a broker, which has the only one that Gemini takes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     google = GeminiSettings(base_url=f"ws://127.0.0.1:{port}", api_key=KEY, broker_secret=SECRET)
     minter = Minter(google)
     broker = Broker(google, BrokerSettings(listen="127.0.0.1:0"), minter)

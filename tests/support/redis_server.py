@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Self
 
 import pytest
+
+from support.ports import free_port
 
 
 def program() -> str:
@@ -25,13 +26,6 @@ def program() -> str:
     if os.environ.get("ARI_GEMINI_REQUIRE_ASTERISK") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +37,7 @@ from ari_gemini.tools.settings import ToolsSettings
 from ari_gemini.tools.toolbox import ToolUse
 from ari_gemini.web.health import HealthSettings
 from support.hurry import hurried
+from support.ports import free_port
 
 LONG = 30.0
 """Seconds (of a clock that may hurry): only a hanging test gets there."""
@@ -143,8 +143,7 @@ class World:
 
     def _connecting(self) -> SimulatedAsterisk:
         """An Asterisk that connects to the service, once per call."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        listen = f"127.0.0.1:{free_port()}"
         self._ari |= {"mode": "outbound", "listen": listen}
         return SimulatedAsterisk(outbound=Outbound(f"ws://{listen}/ari", USERNAME, PASSWORD))
 
