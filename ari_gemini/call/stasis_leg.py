@@ -274,17 +274,15 @@ class StasisLeg:
         return self._connection
 
     async def _make_bridge(self) -> None:
-        for pause in BRIDGE_PAUSES:
+        for pause in (*BRIDGE_PAUSES, None):
             try:
                 await self._make(self._bridge.create(name=self.id))
+                return
             except AriRejected as error:
-                if error.status != HTTPStatus.CONFLICT:
+                if error.status != HTTPStatus.CONFLICT or pause is None:
                     raise
                 await failure_of(self._bridge.destroy)  # nobody was in it, and so no application lists it
                 await asyncio.sleep(pause)
-            else:
-                return
-        await self._make(self._bridge.create(name=self.id))
 
     async def _make(self, request: Coroutine[Any, Any, Any]) -> None:
         # A request cut off on our side is carried out on Asterisk's all the same, possibly after the clean-up
