@@ -455,7 +455,9 @@ class Line:
         """Unless the model speaks before. ``despite`` all that the caller said and has no answer to: it may
         have been a cough; else the answer to it is what he waits for."""
         text = self._greeting if self._greeting_is_owed else GO_ON if self._cut else ANSWER
-        turns = self._conversation.turns_begun
+        self._arm(text, self._conversation.turns_begun, despite)
+
+    def _arm(self, text: str, turns: int, despite: bool) -> None:
         loop = asyncio.get_running_loop()
         self._reminder = loop.call_later(CONTINUE_SECONDS, self._remind, text, turns, despite)
 
@@ -464,9 +466,7 @@ class Line:
         if self._conversation.turns_begun != turns or (self.toolbox is not None and self.toolbox.busy):
             return
         if despite and (uplink.speaking or uplink.quiet_ms < CONTINUE_SECONDS * 1000):
-            self._reminder = asyncio.get_running_loop().call_later(
-                CONTINUE_SECONDS, self._remind, text, turns, despite
-            )
+            self._arm(text, turns, despite)
         elif despite or not uplink.unanswered:
             self._texts.tell(text)
 
